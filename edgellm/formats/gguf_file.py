@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel
-from edgellm.formats.gguf_header import GGUFArray, Header, Metadata, RawTensor, parse_header
+from edgellm.formats.gguf_header import Header, RawTensor, parse_header
+from edgellm.formats.gguf_metadata import Buffer, GGUFArray, Metadata, Value
 from edgellm.formats.quant_types import RETIRED_IDS, QuantType, find_type, tensor_nbytes
 
 _Q2_0 = 42
@@ -45,7 +46,7 @@ class TensorInfo:
 class GGUFFile:
     """An open GGUF file. Closing it invalidates the metadata and arrays that were not read yet."""
 
-    def __init__(self, path: Path, data: mmap.mmap | bytes, header: Header, tensors: dict[str, TensorInfo]) -> None:
+    def __init__(self, path: Path, data: Buffer, header: Header, tensors: dict[str, TensorInfo]) -> None:
         self.path = path
         self.version = header.version
         self.alignment = header.alignment
@@ -146,7 +147,7 @@ class GGUFFile:
         info = self.tensors[tensor] if isinstance(tensor, str) else tensor
         return np.frombuffer(self._data, np.uint8, info.nbytes, info.offset)
 
-    def _get(self, key: str, default: int | float | bool | str | None) -> int | float | bool | str | GGUFArray:
+    def _get(self, key: str, default: Value | None) -> Value:
         value = self.metadata.get(key, default)
         if value is None:
             raise CorruptFile(f"{self.path.name} is incomplete", why=f"it has no metadata key {key!r}", key=key)
@@ -220,7 +221,7 @@ def _padded(nbytes: int, alignment: int) -> int:
     return -(-nbytes // alignment) * alignment
 
 
-def _map(path: Path) -> mmap.mmap | bytes:
+def _map(path: Path) -> Buffer:
     try:
         with path.open("rb") as file:
             if path.stat().st_size == 0:
@@ -232,7 +233,7 @@ def _map(path: Path) -> mmap.mmap | bytes:
         raise EdgellmError(f"{path} cannot be read", why=error.strerror or str(error), path=str(path)) from None
 
 
-def _close(data: mmap.mmap | bytes) -> None:
+def _close(data: Buffer) -> None:
     if isinstance(data, mmap.mmap):
         try:
             data.close()

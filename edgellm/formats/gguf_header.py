@@ -1,4 +1,4 @@
-"""The header of a GGUF file: parsed from any bytes, lazily, with every number distrusted.
+"""The header of a GGUF file: parsed from any bytes, with every number distrusted.
 
 Layout (little-endian; versions 2 and 3 are the same bytes):
 
@@ -8,22 +8,19 @@ Layout (little-endian; versions 2 and 3 are the same bytes):
     zeros up to a multiple of general.alignment (32), then the tensor data
 
 where a string is u64 length and bytes, an array is u32 element type, u64 count and elements, and offsets
-count from the start of the tensor data. Values are decoded when asked for: a vocabulary of 150,000 strings
-costs one walk over its lengths and no objects.
+count from the start of the tensor data.
 
     header = parse_header(first_bytes, file_size=5_000_000_000, name="model.gguf")
 """
 
 from __future__ import annotations
 
-import mmap
 import struct
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import NoReturn, overload
+from typing import NoReturn
 
 from edgellm.errors import CorruptFile, UnsupportedModel
+from edgellm.formats.gguf_metadata import SCALAR_FORMATS, U32, U64, Buffer, Field, Metadata, ValueType
 from edgellm.formats.sniff import SNIFF_BYTES, looks_like
 
 MAGIC = b"GGUF"
@@ -37,9 +34,6 @@ MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 17
 MAX_NAME_BYTES = 65535
 
-Scalar = int | float | bool | str
-Buffer = bytes | mmap.mmap
-
 
 class HeaderIncomplete(Exception):
     """The bytes given end inside the header; `needed` of them from the start of the file get further."""
@@ -47,133 +41,6 @@ class HeaderIncomplete(Exception):
     def __init__(self, needed: int) -> None:
         super().__init__(f"the header needs at least {needed} bytes")
         self.needed = needed
-
-
-class ValueType(IntEnum):
-    """The types of a metadata value."""
-
-    UINT8 = 0
-    INT8 = 1
-    UINT16 = 2
-    INT16 = 3
-    UINT32 = 4
-    INT32 = 5
-    FLOAT32 = 6
-    BOOL = 7
-    STRING = 8
-    ARRAY = 9
-    UINT64 = 10
-    INT64 = 11
-    FLOAT64 = 12
-
-
-SCALAR_FORMATS: Mapping[ValueType, struct.Struct] = {
-    ValueType.UINT8: struct.Struct("<B"),
-    ValueType.INT8: struct.Struct("<b"),
-    ValueType.UINT16: struct.Struct("<H"),
-    ValueType.INT16: struct.Struct("<h"),
-    ValueType.UINT32: struct.Struct("<I"),
-    ValueType.INT32: struct.Struct("<i"),
-    ValueType.FLOAT32: struct.Struct("<f"),
-    ValueType.BOOL: struct.Struct("<?"),
-    ValueType.UINT64: struct.Struct("<Q"),
-    ValueType.INT64: struct.Struct("<q"),
-    ValueType.FLOAT64: struct.Struct("<d"),
-}
-_U32 = SCALAR_FORMATS[ValueType.UINT32]
-_U64 = SCALAR_FORMATS[ValueType.UINT64]
-
-
-class GGUFArray(Sequence[Scalar]):
-    """An array value that stays as bytes until its elements are read; strings are found by walking."""
-
-    def __init__(self, data: Buffer, element_type: ValueType, count: int, start: int, end: int) -> None:
-        self.element_type = element_type
-        self._data = data
-        self._count = count
-        self._start = start
-        self._end = end
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Scalar]:
-        if self.element_type is not ValueType.STRING:
-            for (value,) in SCALAR_FORMATS[self.element_type].iter_unpack(self.raw):
-                yield value
-            return
-        position = self._start
-        for _ in range(self._count):
-            begin = position + 8
-            position = begin + _U64.unpack_from(self._data, position)[0]
-            yield self._data[begin:position].decode("utf-8", "replace")
-
-    @overload
-    def __getitem__(self, index: int) -> Scalar: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Scalar]: ...
-    def __getitem__(self, index: int | slice) -> Scalar | list[Scalar]:
-        if isinstance(index, slice) or self.element_type is ValueType.STRING:
-            return list(self)[index]
-        layout = SCALAR_FORMATS[self.element_type]
-        value: Scalar = layout.unpack_from(self._data, self._start + range(self._count)[index] * layout.size)[0]
-        return value
-
-    def __repr__(self) -> str:
-        return f"GGUFArray({self.element_type.name}, {self._count})"
-
-    @property
-    def raw(self) -> bytes:
-        """The elements as they lie in the file, without the element type and the count."""
-        return self._data[self._start : self._end]
-
-
-Value = Scalar | GGUFArray
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """Where one metadata value lies: `start` to `end` are its bytes, for arrays those of the elements."""
-
-    type: ValueType
-    start: int
-    end: int
-    element_type: ValueType | None = None
-    count: int = 0
-
-
-class Metadata(Mapping[str, Value]):
-    """The key-value pairs of a header, in file order, decoded on access."""
-
-    def __init__(self, data: Buffer, fields: Mapping[str, Field]) -> None:
-        self._data = data
-        self.fields = fields
-
-    def __len__(self) -> int:
-        return len(self.fields)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.fields)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.fields
-
-    def __getitem__(self, key: str) -> Value:
-        field = self.fields[key]
-        if field.element_type is not None:
-            return GGUFArray(self._data, field.element_type, field.count, field.start, field.end)
-        if field.type is ValueType.STRING:
-            return self._data[field.start : field.end].decode("utf-8", "replace")
-        value: Scalar = SCALAR_FORMATS[field.type].unpack_from(self._data, field.start)[0]
-        return value
-
-    def raw(self, key: str) -> bytes:
-        """The bytes of a value as a writer must repeat them: with the length or the array header in front."""
-        field = self.fields[key]
-        body = self._data[field.start : field.end]
-        if field.element_type is not None:
-            return _U32.pack(field.element_type) + _U64.pack(field.count) + body
-        return _U64.pack(len(body)) + body if field.type is ValueType.STRING else body
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +84,7 @@ class _Cursor:
         """Raise unless `size` more bytes can be read at the position."""
         end = self.position + size
         if end > self.file_size:
-            why = f"truncated: {purpose} needs {end} bytes, the file has {self.file_size}"
+            why = f"truncated: {purpose} ends at byte {end}, the file has {self.file_size}"
             raise CorruptFile(f"{self.name} is corrupt", why=why, expected=end, actual=self.file_size)
         if end > MAX_HEADER_BYTES:
             self.corrupt(f"its header is larger than {MAX_HEADER_BYTES >> 20} MiB")
@@ -227,12 +94,12 @@ class _Cursor:
     def u32(self, purpose: str) -> int:
         self.check(4, purpose)
         self.position += 4
-        return int(_U32.unpack_from(self.data, self.position - 4)[0])
+        return int(U32.unpack_from(self.data, self.position - 4)[0])
 
     def u64(self, purpose: str) -> int:
         self.check(8, purpose)
         self.position += 8
-        return int(_U64.unpack_from(self.data, self.position - 8)[0])
+        return int(U64.unpack_from(self.data, self.position - 8)[0])
 
     def text(self, purpose: str) -> str:
         """Read a key or a name: short, not empty, valid UTF-8."""
@@ -256,7 +123,7 @@ class _Cursor:
     def skip_strings(self, count: int, purpose: str) -> None:
         self.check(8 * count, purpose)
         data, position = self.data, self.position
-        unpack = _U64.unpack_from
+        unpack = U64.unpack_from
         try:
             for _ in range(count):  # the hot loop of opening a file: 400,000 turns for a Llama-3 vocabulary
                 position += 8 + unpack(data, position)[0]
@@ -300,8 +167,9 @@ def parse_header(data: Buffer, *, file_size: int, name: str) -> Header:
 
 def _read_version(cursor: _Cursor) -> int:
     start = bytes(cursor.data[:SNIFF_BYTES])
-    if start[:4] != MAGIC[: len(start)] or not start:
+    if start[:4] != MAGIC[: len(start)] or not cursor.file_size:
         raise CorruptFile(f"{cursor.name} is not a GGUF file", why=f"it is {looks_like(start)}")
+    cursor.check(4, "the magic number")
     cursor.position = 4
     version = cursor.u32("the version")
     if version & 0xFFFF == 0 and version:
