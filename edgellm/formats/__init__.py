@@ -1,0 +1,1 @@
+"""Readers, writers and reference codecs of the model file formats: pure numpy, no engine."""

@@ -1,0 +1,132 @@
+"""The tensor types a GGUF file may hold: ids, names and how many bytes they take.
+
+Ids, names and sizes are those of the pinned ggml (`enum ggml_type`), plus bitnet.cpp's I2_S under id 36,
+which ggml itself has retired. Everything that asks how large a tensor is asks here.
+
+    tensor_nbytes(named_type("I2_S"), (2560, 6912))  # 4423712
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgellm.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class QuantType:
+    """How one tensor type stores its weights.
+
+    A row is cut into blocks of `block_size` weights, each stored in `block_bytes` bytes; `tail_bytes` follow
+    once per tensor. `ternary` marks types whose weights are all -scale, 0 or +scale.
+    """
+
+    id: int
+    name: str
+    block_size: int
+    block_bytes: int
+    tail_bytes: int = 0
+    ternary: bool = False
+
+    @property
+    def bpw(self) -> float:
+        """Bits per weight, the tail of a tensor not counted."""
+        return 8 * self.block_bytes / self.block_size
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether weights share a block, unlike plain floats and integers."""
+        return self.block_size > 1
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether the rows of a tensor of this shape (ne order: row length first) are whole blocks."""
+        row = shape[0] if shape else 1
+        return row % self.block_size == 0
+
+    def __str__(self) -> str:
+        return self.name
+
+
+TYPES = (
+    QuantType(0, "F32", 1, 4),
+    QuantType(1, "F16", 1, 2),
+    QuantType(2, "Q4_0", 32, 18),
+    QuantType(3, "Q4_1", 32, 20),
+    QuantType(6, "Q5_0", 32, 22),
+    QuantType(7, "Q5_1", 32, 24),
+    QuantType(8, "Q8_0", 32, 34),
+    QuantType(9, "Q8_1", 32, 36),
+    QuantType(10, "Q2_K", 256, 84),
+    QuantType(11, "Q3_K", 256, 110),
+    QuantType(12, "Q4_K", 256, 144),
+    QuantType(13, "Q5_K", 256, 176),
+    QuantType(14, "Q6_K", 256, 210),
+    QuantType(15, "Q8_K", 256, 292),
+    QuantType(16, "IQ2_XXS", 256, 66),
+    QuantType(17, "IQ2_XS", 256, 74),
+    QuantType(18, "IQ3_XXS", 256, 98),
+    QuantType(19, "IQ1_S", 256, 50),
+    QuantType(20, "IQ4_NL", 32, 18),
+    QuantType(21, "IQ3_S", 256, 110),
+    QuantType(22, "IQ2_S", 256, 82),
+    QuantType(23, "IQ4_XS", 256, 136),
+    QuantType(24, "I8", 1, 1),
+    QuantType(25, "I16", 1, 2),
+    QuantType(26, "I32", 1, 4),
+    QuantType(27, "I64", 1, 8),
+    QuantType(28, "F64", 1, 8),
+    QuantType(29, "IQ1_M", 256, 56),
+    QuantType(30, "BF16", 1, 2),
+    QuantType(34, "TQ1_0", 256, 54, ternary=True),
+    QuantType(35, "TQ2_0", 256, 66, ternary=True),
+    # The codes of the tensor, then its float32 scale and 28 bytes of padding (see ternary.py).
+    QuantType(36, "I2_S", 128, 32, tail_bytes=32, ternary=True),
+    QuantType(39, "MXFP4", 32, 17),
+    QuantType(40, "NVFP4", 64, 36),
+    QuantType(41, "Q1_0", 128, 18),
+    QuantType(42, "Q2_0", 64, 18),
+)
+
+# Ids that files in the wild still carry and the engine cannot read; the sentence completes "type 38 is ...".
+RETIRED_IDS = {
+    4: "Q4_2, removed from ggml in 2023",
+    5: "Q4_3, removed from ggml in 2023",
+    31: "Q4_0_4_4, removed from ggml: use a Q4_0 file, which is repacked as it loads",
+    32: "Q4_0_4_8, removed from ggml: use a Q4_0 file, which is repacked as it loads",
+    33: "Q4_0_8_8, removed from ggml: use a Q4_0 file, which is repacked as it loads",
+    37: "I8_S of bitnet.cpp, which only that program reads",
+    38: "TL1 of bitnet.cpp, tuned for one ARM machine: use the I2_S file of the model",
+}
+
+_BY_ID = {t.id: t for t in TYPES}
+_BY_NAME = {t.name: t for t in TYPES}
+
+
+def find_type(type_id: int) -> QuantType | None:
+    """Return the type with this GGUF id, or None when no supported type has it."""
+    return _BY_ID.get(type_id)
+
+
+def named_type(name: str) -> QuantType:
+    """Return the type with this name in any case ("q4_k"); raise UsageError when there is none."""
+    found = _BY_NAME.get(name.upper())
+    if found is None:
+        close = difflib.get_close_matches(name.upper(), _BY_NAME, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"types are {', '.join(_BY_NAME)}"
+        raise UsageError(f"there is no tensor type {name!r}", hint=hint, type=name)
+    return found
+
+
+def tensor_nbytes(quant_type: QuantType, shape: Sequence[int]) -> int:
+    """Return the bytes of a tensor of this shape (ne order), without the padding between tensors.
+
+    Raises ValueError when a row is not a whole number of blocks: ask `fits` first about shapes from outside.
+    """
+    if not quant_type.fits(shape):
+        raise ValueError(
+            f"rows of {shape[0]} are not a multiple of {quant_type.name}'s block of {quant_type.block_size}"
+        )
+    return math.prod(shape) // quant_type.block_size * quant_type.block_bytes + quant_type.tail_bytes
