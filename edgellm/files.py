@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from edgellm.errors import ChecksumMismatch, DiskFull
 
@@ -52,12 +53,17 @@ def write_atomically(path: Path, data: bytes) -> None:
     try:
         with partial.open("wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            sync_file(file)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def sync_file(file: IO[bytes]) -> None:
+    """Flush a file to the disk itself."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_directory(path: Path) -> None:
