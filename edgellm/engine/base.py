@@ -1,7 +1,7 @@
 """What the rest of edgellm knows of an engine: models, contexts, samplers; no ctypes, no llama.cpp.
 
     model = engine.load(path)
-    context = model.open_context(n_ctx=4096, n_threads=4)
+    context = model.open_context(n_ctx=4096, n_batch=256, n_threads=4)
     context.decode(model.tokenize("The capital of France is"))
     token = context.sample(model.open_sampler(Sampling(temperature=0)))
 
@@ -105,8 +105,8 @@ class Model(Protocol):
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer."""
 
-    def open_context(self, *, n_ctx: int, n_threads: int) -> Context:
-        """A new, empty context."""
+    def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> Context:
+        """A new, empty context that computes up to `n_batch` tokens at once."""
 
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> Sampler:
         """A new sampler; `history` are the tokens that penalties already count."""

@@ -81,7 +81,7 @@ def build(settings: Settings, stack: PatchStack, *, tools: bool = False, clean: 
         started = time.monotonic()
         archive = package_index.fetch(stack.upstream.archive, settings.downloads, offline=settings.offline, report=report)
         tree = prepare(stack, archive, work, report)
-        if installed is None:
+        if installed is None or clean:
             _compile(settings, tree, work, toolchain, (LIBRARY_TARGET,), "building the libraries", report, lock)
             installed = _install(settings, stack, cpu, tree, work, toolchain, time.monotonic() - started)
         if tools and not set(TOOLS) <= set(installed.tools):
@@ -140,9 +140,14 @@ def _install(
         patches={patch.name: patch.subject for patch in stack.patches},
     )
     InstalledEngine(staged, record).write_record()
-    shutil.rmtree(target, ignore_errors=True)
+    retired = settings.engines / f".{target.name}.old"
+    shutil.rmtree(retired, ignore_errors=True)
+    if target.exists():
+        # A process that has these libraries loaded keeps them; only their names go.
+        target.rename(retired)
     staged.rename(target)
     sync_directory(settings.engines)
+    shutil.rmtree(retired, ignore_errors=True)
     return InstalledEngine(target, record)
 
 

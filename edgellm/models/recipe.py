@@ -87,6 +87,8 @@ class Recipe(_Strict):
     context: int = Field(gt=0)
     languages: tuple[str, ...]
     chat: bool
+    # None: what the chat template itself puts first; empty: an empty system message.
+    system: str | None = None
     source: WheelSource
     file: ModelFile
     sampling: SamplingDefaults = SamplingDefaults()

@@ -32,6 +32,8 @@ def resolve(name: str, store: Store, recipe_directories: Sequence[Path]) -> Path
     known = recipe_names(recipe_directories)
     if name in known:
         return find_recipe(name, recipe_directories)
+    if Path(name).is_file():
+        return Path(name)
     guess = did_you_mean(name, [*store.names(), *known])
     raise ModelNotFound(
         f"there is no model {name!r}",

@@ -1,6 +1,6 @@
 """A conversation with one loaded model, and a single completion: what `chat` and `run` have in common.
 
-    session = Session(model, n_ctx=4096, n_threads=4)
+    session = Session(model, n_ctx=4096, n_batch=256, n_threads=4)
     for event in session.ask("What is a ternary weight?", Sampling(), max_tokens=-1): ...
 
 The context stays between turns, so only what is new is computed.
@@ -27,10 +27,10 @@ class Limits:
 class Session:
     """Messages so far, and the context that holds them."""
 
-    def __init__(self, model: Model, *, n_ctx: int, n_threads: int, system: str = "") -> None:
+    def __init__(self, model: Model, *, n_ctx: int, n_batch: int, n_threads: int, system: str | None = None) -> None:
         self.model = model
-        self.messages: list[Message] = [{"role": "system", "content": system}] if system else []
-        self.context = model.open_context(n_ctx=n_ctx, n_threads=n_threads)
+        self.messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+        self.context = model.open_context(n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
         self._template: ChatTemplate | None = None
 
     def ask(self, text: str, sampling: Sampling, limits: Limits) -> Iterator[Event]:
@@ -51,6 +51,13 @@ class Session:
         finally:
             if any(answer):
                 self.messages += [turn, {"role": "assistant", "content": "".join(answer)}]
+
+    def restart(self, system: str | None = None) -> None:
+        """Forget the conversation; None keeps the system message. What is still right in the cache is used again."""
+        if system is None:
+            self.messages = [message for message in self.messages if message["role"] == "system"]
+        else:
+            self.messages = [{"role": "system", "content": system}]
 
     def complete(self, text: str, sampling: Sampling, limits: Limits) -> Iterator[Event]:
         """Continue a text as it is, without the chat template and outside of the conversation."""
