@@ -19,6 +19,10 @@ from edgellm.commands import chat, doctor, engine, overview, pull, rm, run, show
 from edgellm.commands import list as list_command
 from edgellm.errors import DiskFull, EdgellmError
 
+EXIT_CODES = (
+    "Exit codes: 0 ok, 1 failed, 2 usage, 3 no such model, 4 network, 5 does not fit, 6 corrupt file, 7 engine, "
+    "130 Ctrl-C, 141 closed pipe."
+)
 EXIT_INTERRUPTED = 130
 EXIT_CLOSED_PIPE = 141
 
@@ -61,7 +65,7 @@ app = typer.Typer(
     cls=Root,
     name="edgellm",
     help="Small, ternary and 4-bit language models on ordinary CPUs.",
-    epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 no such model, 4 network, 5 does not fit, 6 corrupt file, 7 engine, 130 Ctrl-C, 141 closed pipe.",
+    epilog=EXIT_CODES,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -78,7 +82,9 @@ def _version(wanted: bool) -> None:
 @app.callback(invoke_without_command=True)
 def root(
     ctx: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Small, ternary and 4-bit language models on ordinary CPUs."""
     if ctx.invoked_subcommand is None:

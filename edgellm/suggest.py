@@ -1,6 +1,6 @@
 """Did you mean: the known word nearest to a mistyped one.
 
-    did_you_mean("smolm2", ["smollm2"])  ->  "smollm2"
+did_you_mean("smolm2", ["smollm2"])  ->  "smollm2"
 """
 
 from __future__ import annotations

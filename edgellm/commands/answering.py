@@ -18,12 +18,9 @@ if TYPE_CHECKING:
     from edgellm.run.telemetry import Stats
 
 
-def choose_sampling(
-    recipe: Recipe | None, *, temp: float | None, top_k: int | None, top_p: float | None, min_p: float | None, repeat_penalty: float | None, seed: int | None,
-) -> Sampling:  # fmt: skip
-    """What the user says, else what the recipe recommends, else edgellm's defaults; a seed is always fixed and known."""
+def choose_sampling(recipe: Recipe | None, seed: int | None, **asked: float | None) -> Sampling:
+    """What the user asks for, else what the recipe recommends, else edgellm's defaults; the seed is always known."""
     recommended = recipe.sampling.model_dump(exclude_none=True) if recipe else {}
-    asked = {"temperature": temp, "top_k": top_k, "top_p": top_p, "min_p": min_p, "repeat_penalty": repeat_penalty}
     chosen = {**recommended, **{name: value for name, value in asked.items() if value is not None}}
     return Sampling(**chosen, seed=secrets.randbits(31) if seed is None else seed)
 

@@ -50,7 +50,9 @@ def chat(
 
     here = workspace(offline=offline)
     path, recipe = here.model_file(model, quiet=quiet)
-    sampling = choose_sampling(recipe, temp=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty, seed=seed)
+    sampling = choose_sampling(
+        recipe, seed, temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty
+    )
     if system is None and recipe is not None:
         system = recipe.system
     loaded = load_model(here, path, LoadOptions(ctx_size, threads, system, force), quiet=quiet)
@@ -111,7 +113,7 @@ class Conversation:
 
     def _answer(self, text: str) -> None:
         from edgellm.commands.answering import stream_answer
-        from edgellm.run.session import Limits
+        from edgellm.run.generation import Limits
         from edgellm.ui.console import note
         from edgellm.ui.interrupt import Interrupt
 
@@ -134,7 +136,10 @@ class Conversation:
         word, _, argument = text.partition(" ")
         match word:
             case "/help":
-                note("\n".join(f"{name:<9}{what}" for name, what in HELP.items()) + '\n"""      begins and ends a message of several lines')
+                note(
+                    "\n".join(f"{name:<9}{what}" for name, what in HELP.items())
+                    + '\n"""      begins and ends a message of several lines'
+                )
             case "/stats":
                 note(final_lines(self._stats) if self._stats else "nothing has been answered yet")
             case "/system":

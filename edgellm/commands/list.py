@@ -29,7 +29,10 @@ def list_models(
         if as_json:
             print_json([recipe.model_dump(mode="json", exclude_none=True) for recipe in recipes])
             return
-        rows = [(r.name, r.quant, size(r.file.size), count(r.parameters), f"{r.context:,}", r.licence, r.summary) for r in recipes]
+        rows = [
+            (r.name, r.quant, size(r.file.size), count(r.parameters), f"{r.context:,}", r.licence, r.summary)
+            for r in recipes
+        ]
         print_table(("NAME", "TYPE", "SIZE", "PARAMS", "CONTEXT", "LICENCE", "WHAT"), rows, right=(2, 3, 4))
         return
     models = here.store.list()

@@ -39,4 +39,8 @@ def pull(
         return
     print_fields([("model", installed.name), ("file", str(installed.path)), ("sha256", f"{installed.sha256}  ok")])
     if fetching and not quiet:
-        note(f"next: edgellm chat {installed.name}" if recipe.chat else f"next: edgellm run --raw {installed.name} PROMPT")
+        note(
+            f"next: edgellm chat {installed.name}"
+            if recipe.chat
+            else f"next: edgellm run --raw {installed.name} PROMPT"
+        )

@@ -29,7 +29,10 @@ def rm(
         import sys
 
         if not sys.stdin.isatty():
-            raise UsageError("rm asks before it removes, and there is no terminal to ask on", hint=f"edgellm rm --yes {' '.join(models)}")
+            raise UsageError(
+                "rm asks before it removes, and there is no terminal to ask on",
+                hint=f"edgellm rm --yes {' '.join(models)}",
+            )
         typer.confirm(f"Remove {', '.join(f'{m.name} ({size(m.size)})' for m in found)}?", abort=True, err=True)
     freed = {model.name: here.store.remove(model) for model in found}
     if as_json:

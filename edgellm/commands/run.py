@@ -37,8 +37,8 @@ def run(
     """
     from edgellm.commands.answering import choose_sampling, load_model, stream_answer
     from edgellm.errors import UsageError
+    from edgellm.run.generation import Limits
     from edgellm.run.loading import LoadOptions
-    from edgellm.run.session import Limits
     from edgellm.ui.console import print_json, stderr
     from edgellm.ui.interrupt import Interrupt
     from edgellm.ui.live import final_lines
@@ -48,7 +48,9 @@ def run(
         raise UsageError("there is no prompt", hint=f'edgellm run {model} "What is the capital of France?"')
     here = workspace(offline=offline)
     path, recipe = here.model_file(model, quiet=quiet or as_json)
-    sampling = choose_sampling(recipe, temp=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty, seed=seed)
+    sampling = choose_sampling(
+        recipe, seed, temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty
+    )
     if system is None and recipe is not None:
         system = recipe.system
     load_options = LoadOptions(ctx_size, threads, system, force)
@@ -58,7 +60,9 @@ def run(
         events = answer(text, sampling, Limits(max_tokens, interrupt.requested))
         answer_text, numbers = stream_answer(events, loaded, show=not as_json, live=not quiet)
     if as_json:
-        print_json({"model": model, "text": answer_text, "threads": loaded.n_threads, "sampling": sampling, "stats": numbers})
+        print_json(
+            {"model": model, "text": answer_text, "threads": loaded.n_threads, "sampling": sampling, "stats": numbers}
+        )
     elif stats:
         stderr().print(final_lines(numbers))
     if numbers.finish_reason == "interrupted":

@@ -1,7 +1,7 @@
 """What the verbs work with: settings, patch stack, recipes, store and engine, each made when first asked for.
 
-    here = workspace(offline=offline)
-    here.store.get("smollm2")
+here = workspace(offline=offline)
+here.store.get("smollm2")
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Workspace:
         return LlamaEngine(require(self.settings, self.stack))
 
     def model_file(self, name: str, *, quiet: bool) -> tuple[Path, Recipe | None]:
-        """The file that a model name stands for, pulled first if it is only a recipe, and its recipe if there is one."""
+        """The file that a model name stands for, pulled first if need be, and its recipe if there is one."""
         from edgellm.models.pull import pull
         from edgellm.models.recipe import Recipe, find_recipe, recipe_names
         from edgellm.models.resolve import resolve

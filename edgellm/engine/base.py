@@ -3,7 +3,7 @@
     model = engine.load(path)
     context = model.open_context(n_ctx=4096, n_batch=256, n_threads=4)
     context.decode(model.tokenize("The capital of France is"))
-    token = context.sample(model.open_sampler(Sampling(temperature=0)))
+    token = context.open_sampler(Sampling(temperature=0)).sample()
 
 `engine.llama` is the real one, `engine.fake` a scripted one for tests of what lies above.
 """
@@ -52,7 +52,10 @@ class ModelInfo:
 
 
 class Sampler(Protocol):
-    """Chooses tokens; holds the random state and the recent tokens for the penalties."""
+    """Chooses a context's tokens; holds the random state and the recent tokens for the penalties."""
+
+    def sample(self) -> int:
+        """The next token by the context's logits; it is remembered for the penalties."""
 
     def close(self) -> None:
         """Give the memory back."""
@@ -74,7 +77,7 @@ class Context(Protocol):
         """The tokens in the KV cache, in order."""
 
     def keep(self, n_tokens: int) -> int:
-        """Drop what comes after the first `n_tokens`; returns how many are really left (0 where a cache cannot be cut)."""
+        """Drop what comes after the first `n_tokens`; returns how many are left (0 where a cache cannot be cut)."""
 
     def decode(self, tokens: Sequence[int]) -> None:
         """Append 1 to `n_batch` tokens and compute the logits of the last one."""
@@ -82,8 +85,8 @@ class Context(Protocol):
     def logits(self) -> npt.NDArray[np.float32]:
         """Logits [n_vocab] after the last decoded token (a copy)."""
 
-    def sample(self, sampler: Sampler) -> int:
-        """The next token by those logits."""
+    def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> Sampler:
+        """A new sampler over this context; `history` are the tokens that penalties already count."""
 
     def close(self) -> None:
         """Give the memory back."""
@@ -97,7 +100,10 @@ class Model(Protocol):
         """What the model says of itself."""
 
     def tokenize(self, text: str, *, special: bool = False, bos: bool = True) -> list[int]:
-        """Token ids. `special`: texts such as "<|im_end|>" become control tokens; `bos`: begin as the vocabulary wants."""
+        """Token ids.
+
+        `special`: texts such as "<|im_end|>" become control tokens; `bos`: begin as the vocabulary wants.
+        """
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token, empty for control tokens; a character may be split over several tokens."""
@@ -107,9 +113,6 @@ class Model(Protocol):
 
     def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> Context:
         """A new, empty context that computes up to `n_batch` tokens at once."""
-
-    def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> Sampler:
-        """A new sampler; `history` are the tokens that penalties already count."""
 
     def close(self) -> None:
         """Give the memory back; contexts must be closed before."""

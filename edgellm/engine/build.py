@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -52,64 +53,126 @@ OPTIONS = {
     "LLAMA_USE_PREBUILT_UI": "OFF",
     "LLAMA_OPENSSL": "OFF",
 }
-PROBE = "import ctypes, sys; f = ctypes.CDLL(sys.argv[1]).edgellm_stamp; f.restype = ctypes.c_char_p; print(f().decode())"
+PROBE = (
+    "import ctypes, sys; f = ctypes.CDLL(sys.argv[1]).edgellm_stamp; f.restype = ctypes.c_char_p; print(f().decode())"
+)
 
 
-def build(settings: Settings, stack: PatchStack, *, tools: bool = False, clean: bool = False, report: Report = silent) -> InstalledEngine:
+def build(
+    settings: Settings, stack: PatchStack, *, tools: bool = False, clean: bool = False, report: Report = silent
+) -> InstalledEngine:
     """The engine for this stack and this CPU, built as far as it is not there yet.
 
     Args:
         tools: also build llama-server, llama-bench and the others of `TOOLS`.
-        clean: throw away sources and objects of earlier attempts first.
+        clean: throw away sources and objects of earlier attempts first, and build again.
 
     Raises:
         ToolMissing, NetworkError, ChecksumMismatch, PatchFailed, BuildFailed, DiskFull.
     """
-    cpu = detect()
-    installed = find(settings, stack, cpu)
-    if installed is not None and not clean and (not tools or set(TOOLS) <= set(installed.tools)):
+    installed = find(settings, stack)
+    if installed is not None and not clean and (not tools or _has_tools(installed)):
         return installed
-    toolchain = compilers()
     require("git", "it applies the patches", "git")
-    work = settings.builds / directory_name(stack, cpu)
+    work = settings.builds / directory_name(stack, detect())
     with locked(work.with_suffix(".lock"), lambda: report(Progress("waiting for another build"))) as lock:
         if clean:
             shutil.rmtree(work, ignore_errors=True)
-        require_space(settings.builds, BUILD_SPACE, purpose="building the engine")
-        work.mkdir(parents=True, exist_ok=True)
-        installed = find(settings, stack, cpu)
-        started = time.monotonic()
-        archive = package_index.fetch(stack.upstream.archive, settings.downloads, offline=settings.offline, report=report)
-        tree = prepare(stack, archive, work, report)
+        builder = _Builder(settings, stack, detect(), work, compilers(), lock, report)
+        installed = find(settings, stack)
         if installed is None or clean:
-            _compile(settings, tree, work, toolchain, (LIBRARY_TARGET,), "building the libraries", report, lock)
-            installed = _install(settings, stack, cpu, tree, work, toolchain, time.monotonic() - started)
-        if tools and not set(TOOLS) <= set(installed.tools):
-            _compile(settings, tree, work, toolchain, (LIBRARY_TARGET, *TOOLS), "building the tools", report, lock)
-            _install_tools(installed, work)
+            installed = builder.libraries()
+        if tools and not _has_tools(installed):
+            builder.tools(installed)
     return installed
 
 
-def _compile(
-    settings: Settings, tree: SourceTree, work: Path, toolchain: Compilers, targets: tuple[str, ...], stage: str, report: Report, lock: int,
-) -> None:  # fmt: skip
-    program = cmake.locate(settings, report)
-    objects, log = work / "cmake", work / "build.log"
-    generator = "Ninja" if shutil.which("ninja") else "Unix Makefiles"
-    if generator == "Unix Makefiles":
-        require("make", "it drives the build", "make")
-    if not (objects / "CMakeCache.txt").exists():
-        shutil.rmtree(objects, ignore_errors=True)
-        configure = [program, "-S", str(tree.llama_cpp), "-B", str(objects), "-G", generator]
-        configure += [f"-D{name}={value}" for name, value in OPTIONS.items()]
-        configure += [f"-DCMAKE_C_COMPILER={toolchain.c}", f"-DCMAKE_CXX_COMPILER={toolchain.cxx}"]
-        try:
-            cmake.run(configure, log, "configuring", report, keep_open=(lock,))
-        except BaseException:
-            # A half-made configuration would be taken for a finished one.
+def _has_tools(engine: InstalledEngine) -> bool:
+    return set(TOOLS) <= set(engine.tools)
+
+
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    """One build: what goes in, where it is made, who is told."""
+
+    settings: Settings
+    stack: PatchStack
+    cpu: Cpu
+    work: Path
+    toolchain: Compilers
+    lock: int
+    report: Report
+
+    @property
+    def _products(self) -> Path:
+        return self.work / "cmake" / "bin"
+
+    def libraries(self) -> InstalledEngine:
+        """Compile the libraries and install them with the bindings."""
+        started = time.monotonic()
+        tree = self._source()
+        self._compile(tree, (LIBRARY_TARGET,), "building the libraries")
+        return self._install(tree, time.monotonic() - started)
+
+    def tools(self, engine: InstalledEngine) -> None:
+        """Compile the tools and put them beside the libraries, each by a rename."""
+        self._compile(self._source(), (LIBRARY_TARGET, *TOOLS), "building the tools")
+        _copy_libraries(self._products, engine.libraries)
+        engine.programs.mkdir(exist_ok=True)
+        for name in TOOLS:
+            partial = engine.programs / f"{name}.part"
+            shutil.copy2(self._products / name, partial)
+            partial.replace(engine.programs / name)
+
+    def _source(self) -> SourceTree:
+        require_space(self.settings.builds, BUILD_SPACE, purpose="building the engine")
+        self.work.mkdir(parents=True, exist_ok=True)
+        archive = self.stack.upstream.archive
+        path = package_index.fetch(archive, self.settings.downloads, offline=self.settings.offline, report=self.report)
+        return prepare(self.stack, path, self.work, self.report)
+
+    def _compile(self, tree: SourceTree, targets: tuple[str, ...], stage: str) -> None:
+        program = cmake.locate(self.settings, self.report)
+        objects, log = self.work / "cmake", self.work / "build.log"
+        generator, rules = ("Ninja", "build.ninja") if shutil.which("ninja") else ("Unix Makefiles", "Makefile")
+        if generator == "Unix Makefiles":
+            require("make", "it drives the build", "make")
+        # cmake writes the rules last: without them a configuration was cut short.
+        if not (objects / rules).exists():
             shutil.rmtree(objects, ignore_errors=True)
-            raise
-    cmake.run([program, "--build", str(objects), "-j", str(_jobs()), "--target", *targets], log, stage, report, keep_open=(lock,))
+            command = [program, "-S", str(tree.llama_cpp), "-B", str(objects), "-G", generator]
+            command += [f"-D{name}={value}" for name, value in OPTIONS.items()]
+            command += [f"-DCMAKE_C_COMPILER={self.toolchain.c}", f"-DCMAKE_CXX_COMPILER={self.toolchain.cxx}"]
+            cmake.run(command, log, "configuring", self.report, keep_open=(self.lock,))
+        command = [program, "--build", str(objects), "-j", str(_jobs()), "--target", *targets]
+        cmake.run(command, log, stage, self.report, keep_open=(self.lock,))
+
+    def _install(self, tree: SourceTree, seconds: float) -> InstalledEngine:
+        """Put everything together beside the target, ask the library who it is, and rename."""
+        target = self.settings.engines / directory_name(self.stack, self.cpu)
+        staged = target.with_name(f".{target.name}.part")
+        shutil.rmtree(staged, ignore_errors=True)
+        _copy_libraries(self._products, staged / "lib")
+        ignored = shutil.ignore_patterns("server", "__pycache__")
+        shutil.copytree(tree.bindings, staged / "python" / "llama_cpp", ignore=ignored)
+        _check_stamp(staged / "lib", self.stack.stamp)
+        record = self._record(seconds)
+        InstalledEngine(staged, record).write_record()
+        _replace_directory(staged, target)
+        return InstalledEngine(target, record)
+
+    def _record(self, seconds: float) -> EngineRecord:
+        return EngineRecord(
+            version=self.stack.upstream.archive.version,
+            stamp=self.stack.stamp,
+            commit=self.stack.upstream.commit,
+            cpu_model=self.cpu.model,
+            cpu_features=list(self.cpu.features),
+            compiler=self.toolchain.version,
+            built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            build_seconds=round(seconds, 1),
+            patches={patch.name: patch.subject for patch in self.stack.patches},
+        )
 
 
 def _jobs() -> int:
@@ -118,37 +181,15 @@ def _jobs() -> int:
     return max(1, min(cpus, memory.available() // BYTES_PER_JOB))
 
 
-def _install(
-    settings: Settings, stack: PatchStack, cpu: Cpu, tree: SourceTree, work: Path, toolchain: Compilers, seconds: float,
-) -> InstalledEngine:  # fmt: skip
-    """Put libraries, bindings and record together beside the target, ask the library who it is, and rename."""
-    target = settings.engines / directory_name(stack, cpu)
-    staged = settings.engines / f".{target.name}.part"
-    shutil.rmtree(staged, ignore_errors=True)
-    _copy_libraries(work / "cmake" / "bin", staged / "lib")
-    shutil.copytree(tree.bindings, staged / "python" / "llama_cpp", ignore=shutil.ignore_patterns("server", "__pycache__"))
-    _check_stamp(staged / "lib", stack.stamp)
-    record = EngineRecord(
-        version=stack.upstream.archive.version,
-        stamp=stack.stamp,
-        commit=stack.upstream.commit,
-        cpu_model=cpu.model,
-        cpu_features=list(cpu.features),
-        compiler=toolchain.version,
-        built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        build_seconds=round(seconds, 1),
-        patches={patch.name: patch.subject for patch in stack.patches},
-    )
-    InstalledEngine(staged, record).write_record()
-    retired = settings.engines / f".{target.name}.old"
+def _replace_directory(staged: Path, target: Path) -> None:
+    """Put a finished directory in its place; a process that has the old libraries loaded keeps them."""
+    retired = target.with_name(f".{target.name}.old")
     shutil.rmtree(retired, ignore_errors=True)
     if target.exists():
-        # A process that has these libraries loaded keeps them; only their names go.
         target.rename(retired)
     staged.rename(target)
-    sync_directory(settings.engines)
+    sync_directory(target.parent)
     shutil.rmtree(retired, ignore_errors=True)
-    return InstalledEngine(target, record)
 
 
 def _copy_libraries(source: Path, target: Path) -> None:
@@ -157,16 +198,6 @@ def _copy_libraries(source: Path, target: Path) -> None:
     for path in sorted(source.glob("lib*")):
         if not (target / path.name).exists():
             shutil.copy2(path, target / path.name, follow_symlinks=False)
-
-
-def _install_tools(engine: InstalledEngine, work: Path) -> None:
-    built = work / "cmake" / "bin"
-    _copy_libraries(built, engine.libraries)
-    engine.programs.mkdir(exist_ok=True)
-    for name in TOOLS:
-        partial = engine.programs / f"{name}.part"
-        shutil.copy2(built / name, partial)
-        partial.replace(engine.programs / name)
 
 
 def library_path(directory: Path) -> Path:
@@ -179,5 +210,7 @@ def _check_stamp(directory: Path, expected: str) -> None:
     command = [sys.executable, "-c", PROBE, str(library_path(directory))]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.stdout.strip() != expected:
-        why = (result.stderr.strip().splitlines() or [f"its stamp is {result.stdout.strip()!r}, expected {expected}"])[-1]
+        why = (result.stderr.strip().splitlines() or [f"its stamp is {result.stdout.strip()!r}, expected {expected}"])[
+            -1
+        ]
         raise BuildFailed("the library that was built does not load", why=why, hint="edgellm engine build --clean")

@@ -1,7 +1,7 @@
 """CMake: the system's, or else one from its wheel, and running it so that its steps can be counted.
 
-    cmake = locate(settings)
-    run([cmake, "--build", "..."], log, "building", report)
+cmake = locate(settings)
+run([cmake, "--build", "..."], log, "building", report)
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def locate(settings: Settings, report: Report) -> str:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0 or not program.exists():
             why = (result.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            raise NetworkError("cmake is not installed and cannot be fetched", why=why, hint="install the package cmake")
+            raise NetworkError(
+                "cmake is not installed and cannot be fetched", why=why, hint="install the package cmake"
+            )
     return str(program)
 
 
@@ -72,9 +74,8 @@ def run(command: list[str], log: Path, stage: str, report: Report, *, keep_open:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             pass_fds=keep_open, env={**os.environ, "LC_ALL": "C", "NINJA_STATUS": "[%f/%t] "},
         )  # fmt: skip
-        assert process.stdout is not None
         try:
-            for line in process.stdout:
+            for line in process.stdout or ():
                 output.write(line)
                 if found := STEP.match(line):
                     done, total = (int(found[1]), int(found[2])) if found[1] else (int(found[3]), 100)
@@ -90,8 +91,12 @@ def run(command: list[str], log: Path, stage: str, report: Report, *, keep_open:
 def _explain(log: Path, start: int, stage: str) -> None:
     text = log.read_bytes()[start:].decode(errors="replace")
     if os.strerror(errno.ENOSPC) in text:
-        raise DiskFull(f"the disk is full while {stage}", hint="free some space; the next build goes on from here", log=str(log))
+        raise DiskFull(
+            f"the disk is full while {stage}", hint="free some space; the next build goes on from here", log=str(log)
+        )
     lines = text.splitlines()
     errors = [line for line in lines if re.search(r"\berror\b|\bfatal\b|CMake Error|Killed", line, re.IGNORECASE)]
     why = (errors or lines or ["no output"])[0].strip()
-    raise BuildFailed(f"{stage} failed", why=f"{why} (all of it in {log})", hint="edgellm engine build --clean", log=str(log))
+    raise BuildFailed(
+        f"{stage} failed", why=f"{why} (all of it in {log})", hint="edgellm engine build --clean", log=str(log)
+    )

@@ -21,13 +21,17 @@ TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{
 
 
 class FakeSampler:
-    """Remembers that it was closed."""
+    """Gives the context's scripted tokens."""
 
-    closed = False
+    def __init__(self, context: FakeContext) -> None:
+        self._context = context
+
+    def sample(self) -> int:
+        """The next token of the script."""
+        return self._context.next_token()
 
     def close(self) -> None:
-        """Note the call."""
-        self.closed = True
+        """Nothing to free."""
 
 
 class FakeContext:
@@ -59,7 +63,11 @@ class FakeContext:
         """One-hot on nothing in particular."""
         return np.zeros(END + 1, np.float32)
 
-    def sample(self, sampler: object) -> int:
+    def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> FakeSampler:
+        """A sampler that follows the script."""
+        return FakeSampler(self)
+
+    def next_token(self) -> int:
         """The next byte of the answer whose turn it is."""
         if not self._answer:
             self._answer = [*self._model.next_answer().encode(), END]
@@ -75,7 +83,9 @@ class FakeContext:
 class FakeModel:
     """Gives scripted answers in turn, the last one again and again."""
 
-    def __init__(self, answers: Sequence[str] = ("Hello!",), *, chat_template: str = TEMPLATE, n_ctx_train: int = 4096) -> None:
+    def __init__(
+        self, answers: Sequence[str] = ("Hello!",), *, chat_template: str = TEMPLATE, n_ctx_train: int = 4096
+    ) -> None:
         self._answers = list(answers)
         self.info = ModelInfo(Path("fake.gguf"), "fake", "fake 0B", 0, 0, n_ctx_train, END + 1, chat_template, "", "")
 
@@ -98,10 +108,6 @@ class FakeModel:
     def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> FakeContext:
         """An empty context."""
         return FakeContext(self, n_ctx, n_batch)
-
-    def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> FakeSampler:
-        """A sampler that does nothing."""
-        return FakeSampler()
 
     def close(self) -> None:
         """Nothing to free."""

@@ -163,10 +163,6 @@ class LlamaModel:
             raise DoesNotFit(f"the engine cannot make a context of {n_ctx} tokens", why=why, hint=hint, n_ctx=n_ctx)
         return LlamaContext(self._c, pointer, n_ctx)
 
-    def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> LlamaSampler:
-        """A chain of samplers in llama.cpp's order."""
-        return LlamaSampler(self._c, sampling, history)
-
     def close(self) -> None:
         """Free the model."""
         if self._pointer:
@@ -177,13 +173,14 @@ class LlamaModel:
 class LlamaSampler:
     """penalties -> top-k -> top-p -> min-p -> temperature -> draw, or penalties -> greedy."""
 
-    def __init__(self, c: Any, sampling: Sampling, history: Sequence[int]) -> None:
+    def __init__(self, c: Any, context: Any, sampling: Sampling, history: Sequence[int]) -> None:
         self._c = c
-        self.pointer = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
+        self._context = context
+        self._pointer = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
         for sampler in self._steps(sampling):
-            c.llama_sampler_chain_add(self.pointer, sampler)
+            c.llama_sampler_chain_add(self._pointer, sampler)
         for token in history[-sampling.repeat_last_n :]:
-            c.llama_sampler_accept(self.pointer, token)
+            c.llama_sampler_accept(self._pointer, token)
 
     def _steps(self, sampling: Sampling) -> Iterator[Any]:
         c = self._c
@@ -198,11 +195,15 @@ class LlamaSampler:
         yield c.llama_sampler_init_temp(sampling.temperature)
         yield c.llama_sampler_init_dist(sampling.seed)
 
+    def sample(self) -> int:
+        """Draw the next token; the chain remembers it."""
+        return int(self._c.llama_sampler_sample(self._pointer, self._context, -1))
+
     def close(self) -> None:
         """Free the chain."""
-        if self.pointer:
-            self._c.llama_sampler_free(self.pointer)
-            self.pointer = None
+        if self._pointer:
+            self._c.llama_sampler_free(self._pointer)
+            self._pointer = None
 
 
 class LlamaContext:
@@ -242,9 +243,9 @@ class LlamaContext:
         pointer = self._c.llama_get_logits_ith(self._pointer, -1)
         return np.ctypeslib.as_array(pointer, shape=(n_vocab,)).copy()
 
-    def sample(self, sampler: LlamaSampler) -> int:
-        """Draw the next token; the sampler remembers it."""
-        return int(self._c.llama_sampler_sample(sampler.pointer, self._pointer, -1))
+    def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> LlamaSampler:
+        """A chain of samplers in llama.cpp's order."""
+        return LlamaSampler(self._c, self._pointer, sampling, history)
 
     def close(self) -> None:
         """Free the context."""

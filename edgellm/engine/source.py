@@ -1,7 +1,7 @@
 """The engine's source tree: unpacked from the verified archive and patched, whole or not there.
 
-    tree = prepare(stack, archive_path, settings.builds / name)
-    tree.llama_cpp, tree.bindings
+tree = prepare(stack, archive_path, settings.builds / name)
+tree.llama_cpp, tree.bindings
 """
 
 from __future__ import annotations
@@ -80,4 +80,6 @@ def _unpack(archive: Path, destination: Path, report: Report) -> None:
                 tar.extract(member, destination)
                 report(Progress("unpacking", file.tell(), size, "B"))
     except (tarfile.TarError, EOFError) as error:
-        raise CorruptFile(f"{archive.name} cannot be unpacked", why=str(error), hint=f"delete {archive} and try again") from error
+        raise CorruptFile(
+            f"{archive.name} cannot be unpacked", why=str(error), hint=f"delete {archive} and try again"
+        ) from error

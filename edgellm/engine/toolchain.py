@@ -21,6 +21,7 @@ from edgellm.errors import EdgellmError, ToolMissing
 
 MINIMUM_PYTHON = (3, 10)
 CXX_CANDIDATES = ("c++", "g++", "clang++")
+PROBE = "#include <chrono>\n#include <optional>\nint main() { return std::optional<int>(0).value(); }\n"
 CC_CANDIDATES = ("cc", "gcc", "clang")
 
 
@@ -57,7 +58,7 @@ def compilers() -> Compilers:
         raise ToolMissing(f"no {wanted} compiler is installed; the engine is compiled for this CPU", hint=hint)
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch, "probe.cpp")
-        source.write_text("#include <chrono>\n#include <thread>\n#include <optional>\nint main() { return std::optional<int>(0).value(); }\n")
+        source.write_text(PROBE)
         command = [cxx, "-std=c++17", str(source), "-o", str(source.with_suffix(""))]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:

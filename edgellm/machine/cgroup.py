@@ -1,6 +1,6 @@
 """The limits that a container or a service manager puts on this process (cgroup v2 and v1).
 
-    cgroup.memory_limit()  ->  4294967296 or None
+cgroup.memory_limit()  ->  4294967296 or None
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ def memory_available(root: Path = ROOT, membership: Path = Path("/proc/self/cgro
 
 def _memory(root: Path, membership: Path) -> Iterator[tuple[int, int]]:
     """(limit, bytes in use that cannot be reclaimed) of every level that has a limit."""
-    for limit_name, usage_name in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+    for limit_name, usage_name in (
+        ("memory.max", "memory.current"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
         for directory, words in _numbers(limit_name, "memory", root, membership):
             if not words or not words[0].isdigit() or int(words[0]) >= UNLIMITED:
                 continue

@@ -1,6 +1,6 @@
 """The CPU: its name, the features that matter to the engine, and the cores that this process may use.
 
-    usable_cores()  ->  2
+usable_cores()  ->  2
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from pathlib import Path
 from edgellm.machine import cgroup
 
 # What ggml's kernels are compiled for: a library built with one of these does not run without it.
-FEATURES = (
-    "sse3 ssse3 sse4_1 sse4_2 avx f16c fma bmi2 avx2 avx_vnni avx_vnni_int8 "
-    "avx512f avx512bw avx512cd avx512dq avx512vl avx512vbmi avx512_vnni avx512_bf16 amx_tile amx_int8 amx_bf16 "
-    "asimd asimddp i8mm bf16 fphp asimdhp sve sve2 sme"
-).split()
+FEATURES = frozenset(
+    {"sse3", "ssse3", "sse4_1", "sse4_2", "avx", "f16c", "fma", "bmi2", "avx2", "avx_vnni", "avx_vnni_int8"}
+    | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512vbmi", "avx512_vnni", "avx512_bf16"}
+    | {"amx_tile", "amx_int8", "amx_bf16"}
+    | {"asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve", "sve2", "sme"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,9 @@ def parse_cpuinfo(text: str, machine: str) -> Cpu:
     for line in text.split("\n\n")[0].splitlines():
         name, _, value = line.partition(":")
         fields[name.strip()] = value.strip()
-    flags = set(fields.get("flags", fields.get("Features", "")).split())
+    flags = fields.get("flags", fields.get("Features", "")).split()
     model = fields.get("model name") or fields.get("CPU part") or machine
-    return Cpu(machine, model, tuple(name for name in FEATURES if name in flags))
+    return Cpu(machine, model, tuple(sorted(FEATURES.intersection(flags))))
 
 
 def _sysctl(name: str) -> str:

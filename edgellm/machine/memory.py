@@ -1,6 +1,6 @@
 """Memory: what this process uses, and what it may still take.
 
-    available()  ->  3_900_000_000
+available()  ->  3_900_000_000
 """
 
 from __future__ import annotations

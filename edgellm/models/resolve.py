@@ -1,6 +1,6 @@
 """From what a person types to a model file: a path, an installed model, or a recipe that can be pulled.
 
-    resolve("smollm2", store, recipe_directories)  ->  InstalledModel, Path or Recipe
+resolve("smollm2", store, recipe_directories)  ->  InstalledModel, Path or Recipe
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The models on this machine: one small JSON manifest each, written last, so a model is there whole or not at all.
 
-    store = Store(settings.models)
-    store.get("smollm2").path
+store = Store(settings.models)
+store.get("smollm2").path
 """
 
 from __future__ import annotations

@@ -31,7 +31,9 @@ class ChatTemplate:
     def __init__(self, source: str, *, bos: str = "", eos: str = "") -> None:
         if not source:
             why = "the file has no chat template: it was trained to continue text, not to answer"
-            raise UnsupportedModel("this is not a chat model", why=why, hint="edgellm run --raw MODEL 'Once upon a time'")
+            raise UnsupportedModel(
+                "this is not a chat model", why=why, hint="edgellm run --raw MODEL 'Once upon a time'"
+            )
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
         environment.globals.update(raise_exception=_refuse, strftime_now=lambda form: datetime.now().strftime(form))

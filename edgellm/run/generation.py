@@ -1,6 +1,6 @@
 """One answer: read the prompt into the context, then draw tokens until the model, the limit or the user ends it.
 
-    for event in generate(model, context, prompt, Sampling(temperature=0), max_tokens=128):
+    for event in generate(model, context, prompt, Sampling(temperature=0), Limits(max_tokens=128)):
         match event:
             case Text(text): print(text, end="")
 
@@ -52,37 +52,48 @@ def never() -> bool:
     return False
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When an answer ends at the latest.
+
+    `max_tokens`: after so many tokens, -1 for as many as the context holds; `interrupted` is asked between decode
+    calls, and true ends the answer with what there is.
+    """
+
+    max_tokens: int = -1
+    interrupted: Callable[[], bool] = never
+
+
 def generate(
-    model: Model, context: Context, prompt: Sequence[int], sampling: Sampling, *, max_tokens: int, interrupted: Callable[[], bool] = never,
-) -> Iterator[Event]:  # fmt: skip
+    model: Model, context: Context, prompt: Sequence[int], sampling: Sampling, limits: Limits
+) -> Iterator[Event]:
     """Yield the events of one answer.
 
     Args:
         prompt: token ids of everything up to the answer.
-        max_tokens: tokens to generate at most; -1 for as many as the context holds.
-        interrupted: asked between decode calls; true ends the answer with what there is.
+        limits: when to stop at the latest.
 
     Raises:
         PromptTooLong: prompt and one token do not fit into the context; nothing has been computed.
     """
     check_length(len(prompt), context.n_ctx)
-    yield from _prefill(context, prompt, interrupted)
+    yield from _prefill(context, prompt, limits.interrupted)
     if len(context.tokens) < len(prompt):
         yield Finished("interrupted")
         return
-    sampler = model.open_sampler(sampling, prompt)
+    sampler = context.open_sampler(sampling, prompt)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     generated = 0
     reason: FinishReason = "length"
     try:
-        while max_tokens < 0 or generated < max_tokens:
-            token = context.sample(sampler)
+        while limits.max_tokens < 0 or generated < limits.max_tokens:
+            token = sampler.sample()
             if model.is_end(token):
                 reason = "stop"
                 break
             generated += 1
             yield Text(decoder.decode(model.piece(token)))
-            if interrupted():
+            if limits.interrupted():
                 reason = "interrupted"
                 break
             if len(context.tokens) >= context.n_ctx:

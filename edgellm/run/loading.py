@@ -1,7 +1,7 @@
 """From a model file to a session that can answer: every check that costs nothing comes before what costs much.
 
-    loaded = load(engine, path, LoadOptions(n_ctx=None), report=bar)
-    loaded.session.ask(...)
+loaded = load(engine, path, LoadOptions(n_ctx=None), report=bar)
+loaded.session.ask(...)
 """
 
 from __future__ import annotations

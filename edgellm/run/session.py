@@ -8,20 +8,11 @@ The context stays between turns, so only what is new is computed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from edgellm.engine.base import Model, Sampling
 from edgellm.run.chat_template import ChatTemplate, Message
-from edgellm.run.generation import Event, Text, generate, never
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When an answer ends at the latest: after `max_tokens` (-1: the context's end), or when `interrupted` says so."""
-
-    max_tokens: int = -1
-    interrupted: Callable[[], bool] = never
+from edgellm.run.generation import Event, Limits, Text, generate
 
 
 class Session:
@@ -72,9 +63,7 @@ class Session:
         return self._template
 
     def _generate(self, prompt: list[int], sampling: Sampling, limits: Limits) -> Iterator[Event]:
-        return generate(
-            self.model, self.context, prompt, sampling, max_tokens=limits.max_tokens, interrupted=limits.interrupted
-        )
+        return generate(self.model, self.context, prompt, sampling, limits)
 
     def close(self) -> None:
         """Free the context."""

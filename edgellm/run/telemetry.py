@@ -1,8 +1,8 @@
 """The numbers of one answer: rates, time to first token, context, memory; measured once, shown everywhere.
 
-    meter = Meter(load_seconds=0.3)
-    for event in meter.watch(generate(...)): ...
-    meter.stats().decode_rate
+meter = Meter(load_seconds=0.3)
+for event in meter.watch(generate(...)): ...
+meter.stats().decode_rate
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Stats:
 class Meter:
     """Watches the events of one answer."""
 
-    def __init__(self, *, n_ctx: int, load_seconds: float = 0.0, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, *, n_ctx: int, load_seconds: float = 0.0, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._n_ctx = n_ctx
         self._load_seconds = load_seconds
         self._clock = clock

@@ -1,7 +1,7 @@
 """Where output goes: data to stdout, everything else to stderr, as text or as JSON.
 
-    print_data(models, table)     # the table for people; with --json the data themselves
-    note("next: edgellm chat smollm2")
+print_data(models, table)     # the table for people; with --json the data themselves
+note("next: edgellm chat smollm2")
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def to_json(value: Any) -> Any:
     """Dataclasses, with their properties, and paths as plain JSON values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        computed = {name: getattr(value, name) for name, item in vars(type(value)).items() if isinstance(item, property)}
+        computed = {
+            name: getattr(value, name) for name, item in vars(type(value)).items() if isinstance(item, property)
+        }
         return to_json({**fields, **computed})
     if isinstance(value, dict):
         return {str(key): to_json(item) for key, item in value.items()}
@@ -62,7 +64,7 @@ def to_json(value: Any) -> Any:
 
 def print_json(value: Any, stream: TextIO | None = None) -> None:
     """One JSON document."""
-    print(json.dumps(to_json(value), indent=2, ensure_ascii=False), file=stream or sys.stdout)  # noqa: T201
+    print(json.dumps(to_json(value), indent=2, ensure_ascii=False), file=stream or sys.stdout)
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:

@@ -1,7 +1,7 @@
 """Ctrl-C while a model answers: once stops the answer, twice ends the program.
 
-    with Interrupt() as interrupt:
-        generate(..., interrupted=interrupt.requested)
+with Interrupt() as interrupt:
+    generate(..., interrupted=interrupt.requested)
 """
 
 from __future__ import annotations

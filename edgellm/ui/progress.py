@@ -48,7 +48,9 @@ class _Amount(ProgressColumn):
             return Text("")
         if task.fields["unit"] == "B":
             return DownloadColumn().render(task)
-        return Text(f"{task.completed:.0f}%" if task.fields["unit"] == "%" else f"{task.completed:.0f}/{task.total:.0f}")
+        return Text(
+            f"{task.completed:.0f}%" if task.fields["unit"] == "%" else f"{task.completed:.0f}/{task.total:.0f}"
+        )
 
 
 class _Bars:
@@ -91,12 +93,11 @@ class _Lines:
         if now - self._began < PATIENCE_SECONDS or (event.stage == self._stage and now - self._last < LINE_SECONDS):
             return
         self._stage, self._last = event.stage, now
-        amount = _amount(event) if event.total and event.done else ""
+        amount = _amount(event, event.total) if event.total and event.done else ""
         stderr().print(Text(f"{event.stage}{amount}"))
 
 
-def _amount(event: Progress) -> str:
-    assert event.total
+def _amount(event: Progress, total: int) -> str:
     if event.unit == "B":
-        return f"  {size(event.done)} of {size(event.total)}"
-    return f"  {event.done}%" if event.unit == "%" else f"  {event.done}/{event.total}"
+        return f"  {size(event.done)} of {size(total)}"
+    return f"  {event.done}%" if event.unit == "%" else f"  {event.done}/{total}"

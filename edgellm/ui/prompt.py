@@ -1,7 +1,7 @@
 """The line that the user types in a chat: editing, history within the session, a status line at the bottom.
 
-    prompt = ChatPrompt(status=lambda: "14.2 tok/s ...")
-    text = prompt.read()        # raises EOFError on Ctrl-D and KeyboardInterrupt on Ctrl-C
+prompt = ChatPrompt(status=lambda: "14.2 tok/s ...")
+text = prompt.read()        # raises EOFError on Ctrl-D and KeyboardInterrupt on Ctrl-C
 """
 
 from __future__ import annotations

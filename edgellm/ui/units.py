@@ -1,6 +1,6 @@
 """Numbers as people read them.
 
-    size(1_187_801_280) -> "1.19 GB";  duration(0.31) -> "0.31 s";  count(134_515_008) -> "135M"
+size(1_187_801_280) -> "1.19 GB";  duration(0.31) -> "0.31 s";  count(134_515_008) -> "135M"
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ def size(n_bytes: float) -> str:
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= factor:
             value = n_bytes / factor
-            return f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
+            return (
+                f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
+            )
     return f"{n_bytes:.0f} B"
 
 
