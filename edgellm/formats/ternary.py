@@ -45,7 +45,7 @@ _TQ2_0_SHIFTS = np.array([0, 2, 4, 6], np.uint8)
 # fraction ceil(v * 256 / 243), so that a trit is the carry of a multiplication by 3 out of 8 bits.
 TQ1_0_BLOCK = np.dtype([("qs", np.uint8, 48), ("qh", np.uint8, 4), ("d", "<f2")])
 _FRACTION_OF = ((np.arange(243) * 256 + 242) // 243).astype(np.uint8)
-_CODES_OF = ((np.arange(256)[:, None] * np.array([1, 3, 9, 27, 81]) % 256 * 3 >> 8) - 1).astype(np.int8)
+_CODES_OF = ((np.array([1, 3, 9, 27, 81])[:, None] * np.arange(256) % 256 * 3 >> 8) - 1).astype(np.int8)
 
 WEIGHTS_PER_BLOCK = 256  # of both TQ types
 
@@ -115,9 +115,9 @@ def unpack_tq1_0(data: Bytes, *, name: str) -> tuple[Codes, Halves]:
     """Return codes and block scales as `unpack_tq2_0`; no byte can hold a wrong code here."""
     blocks = data.view(TQ1_0_BLOCK)
     codes = np.empty((*blocks.shape, WEIGHTS_PER_BLOCK), np.int8)
-    codes[..., :160] = _split_trits(blocks["qs"][..., :32], 5)
-    codes[..., 160:240] = _split_trits(blocks["qs"][..., 32:], 5)
-    codes[..., 240:] = _split_trits(blocks["qh"], 4)
+    _split_trits(blocks["qs"][..., :32], codes[..., :160])
+    _split_trits(blocks["qs"][..., 32:], codes[..., 160:240])
+    _split_trits(blocks["qh"], codes[..., 240:])
     return codes.reshape(len(data), -1), block_scales(data, TQ1_0_BLOCK, name=name)
 
 
@@ -204,7 +204,8 @@ def _join_trits(q: Bytes, trits: int) -> Bytes:
     return fractions
 
 
-def _split_trits(data: Bytes, trits: int) -> Codes:
-    """[..., n] bytes -> [..., trits * n] codes."""
-    digits: Codes = np.swapaxes(_CODES_OF[data, :trits], -1, -2)
-    return digits.reshape(*data.shape[:-1], -1)
+def _split_trits(data: Bytes, codes: Codes) -> None:
+    """[..., n] bytes -> [..., trits * n] codes, written into `codes`."""
+    n = data.shape[-1]
+    for i in range(codes.shape[-1] // n):
+        codes[..., i * n : (i + 1) * n] = _CODES_OF[i][data]
