@@ -149,6 +149,13 @@ class GGUFFile:
         info = self.tensors[tensor] if isinstance(tensor, str) else tensor
         return np.frombuffer(self._data, np.uint8, info.nbytes, info.offset)
 
+    def release(self, tensor: str | TensorInfo) -> None:
+        """Let go of the memory behind a tensor that is done with: mapped pages count as ours once they were read."""
+        info = self.tensors[tensor] if isinstance(tensor, str) else tensor
+        if isinstance(self._data, mmap.mmap):
+            start = info.offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self._data.madvise(mmap.MADV_DONTNEED, start, info.offset + info.nbytes - start)
+
     def _get(self, key: str, default: Value | None) -> Value:
         value = self.metadata.get(key, default)
         if value is None:

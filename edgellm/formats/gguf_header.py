@@ -79,7 +79,7 @@ class _Cursor:
         self._available = len(data)
 
     def corrupt(self, why: str) -> NoReturn:
-        raise CorruptFile(f"{self.name} is corrupt", why=why, at=self.position)
+        raise CorruptFile(f"{self.name} is corrupt", why=why[:500], at=self.position)
 
     def check(self, size: int, purpose: str) -> None:
         """Raise unless `size` more bytes can be read at the position."""
