@@ -52,6 +52,12 @@ class ContextTooLarge(UsageError):
     code = "context-too-large"
 
 
+class LossyTranscode(UsageError):
+    """A tensor type cannot hold the weights of another exactly; nothing is ever rounded silently."""
+
+    code = "lossy-transcode"
+
+
 class ModelNotFound(EdgellmError):
     """No recipe, file or installed model has that name."""
 

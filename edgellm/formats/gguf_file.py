@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel
-from edgellm.formats.gguf_header import Header, RawTensor, parse_header
+from edgellm.formats.gguf_header import MAX_TENSORS, Header, RawTensor, parse_header
 from edgellm.formats.gguf_metadata import Buffer, GGUFArray, Metadata, Value
 from edgellm.formats.quant_types import RETIRED_IDS, QuantType, find_type, tensor_nbytes
 
@@ -135,6 +135,8 @@ class GGUFFile:
     def get_ints(self, key: str, count: int) -> list[int]:
         """Return `count` integers where a file may hold one for all layers or an array of one per layer."""
         value = self._get(key, None)
+        if not 0 <= count <= MAX_TENSORS:  # a number from the file as well
+            raise CorruptFile(f"{self.path.name} is corrupt", why=f"it claims {count} layers", layers=count)
         if isinstance(value, int):
             return [self.get_int(key)] * count
         values = [item for item in self.get_array(key) if isinstance(item, int) and not isinstance(item, bool)]
@@ -146,6 +148,13 @@ class GGUFFile:
         """Return the bytes of a tensor as a read-only view of the mapped file."""
         info = self.tensors[tensor] if isinstance(tensor, str) else tensor
         return np.frombuffer(self._data, np.uint8, info.nbytes, info.offset)
+
+    def release(self, tensor: str | TensorInfo) -> None:
+        """Let go of the memory behind a tensor that is done with: mapped pages count as ours once they were read."""
+        info = self.tensors[tensor] if isinstance(tensor, str) else tensor
+        if isinstance(self._data, mmap.mmap):
+            start = info.offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self._data.madvise(mmap.MADV_DONTNEED, start, info.offset + info.nbytes - start)
 
     def _get(self, key: str, default: Value | None) -> Value:
         value = self.metadata.get(key, default)
@@ -189,7 +198,7 @@ def _tensor_type(raw: RawTensor, name: str) -> QuantType:
         meaning = RETIRED_IDS.get(raw.type_id, "unknown to this engine")
         why = f"tensor {raw.name!r} has type {raw.type_id}, {meaning}"
         raise UnsupportedModel(f"{name} cannot be read", why=why, tensor=raw.name, type=raw.type_id)
-    if math.prod(raw.shape) > _MAX_WEIGHTS:
+    if not 0 < math.prod(raw.shape) <= _MAX_WEIGHTS:
         why = f"tensor {raw.name!r} has an impossible shape, {list(raw.shape)}"
         raise CorruptFile(f"{name} is corrupt", why=why, tensor=raw.name)
     if not quant_type.fits(raw.shape):

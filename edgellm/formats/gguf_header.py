@@ -32,7 +32,8 @@ MAX_DIMS = 4
 MAX_HEADER_BYTES = 256 << 20
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 17
-MAX_NAME_BYTES = 65535
+MAX_KEY_BYTES = 65535
+MAX_TENSOR_NAME_BYTES = 63  # the engine's own limit
 
 
 class HeaderIncomplete(Exception):
@@ -78,7 +79,7 @@ class _Cursor:
         self._available = len(data)
 
     def corrupt(self, why: str) -> NoReturn:
-        raise CorruptFile(f"{self.name} is corrupt", why=why, at=self.position)
+        raise CorruptFile(f"{self.name} is corrupt", why=why[:500], at=self.position)
 
     def check(self, size: int, purpose: str) -> None:
         """Raise unless `size` more bytes can be read at the position."""
@@ -101,10 +102,10 @@ class _Cursor:
         self.position += 8
         return int(U64.unpack_from(self.data, self.position - 8)[0])
 
-    def text(self, purpose: str) -> str:
+    def text(self, purpose: str, longest: int) -> str:
         """Read a key or a name: short, not empty, valid UTF-8."""
         size = self.u64(purpose)
-        if not 0 < size <= MAX_NAME_BYTES:
+        if not 0 < size <= longest:
             self.corrupt(f"{purpose} has a length of {size} bytes")
         self.check(size, purpose)
         self.position += size
@@ -149,7 +150,7 @@ def parse_header(data: Buffer, *, file_size: int, name: str) -> Header:
         cursor.corrupt(f"it claims {n_keys} metadata keys")
     fields: dict[str, Field] = {}
     for _ in range(n_keys):
-        key = cursor.text("a metadata key")
+        key = cursor.text("a metadata key", MAX_KEY_BYTES)
         if key in fields:
             cursor.corrupt(f"the metadata key {key!r} appears twice")
         fields[key] = _read_field(cursor, key)
@@ -221,7 +222,7 @@ def _alignment(cursor: _Cursor, metadata: Metadata) -> int:
 
 
 def _read_tensor(cursor: _Cursor) -> RawTensor:
-    name = cursor.text("a tensor name")
+    name = cursor.text("a tensor name", MAX_TENSOR_NAME_BYTES)
     purpose = f"the description of tensor {name!r}"
     n_dims = cursor.u32(purpose)
     if n_dims > MAX_DIMS:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import overload
@@ -144,3 +144,45 @@ class Metadata(Mapping[str, Value]):
         if field.element_type is not None:
             return U32.pack(field.element_type) + U64.pack(field.count) + body
         return U64.pack(len(body)) + body if field.type is ValueType.STRING else body
+
+
+def encode_string(text: str) -> bytes:
+    """Return a string as GGUF stores it: its length in UTF-8 bytes, then those."""
+    data = text.encode("utf-8")
+    return U64.pack(len(data)) + data
+
+
+def encode_value(value: Scalar | Iterable[Scalar], value_type: ValueType | None = None) -> tuple[ValueType, bytes]:
+    """Return the type and the bytes of a metadata value; `value_type` is that of the elements for an array.
+
+    Without it a string is STRING, a bool BOOL, a float FLOAT32, and an integer UINT32 or, in an array, INT32:
+    what the engine expects of nearly every key. Raises ValueError when the value does not fit its type.
+    """
+    if isinstance(value, (str, int, float)):
+        kind = _type_of(value, ValueType.UINT32) if value_type is None else value_type
+        return kind, _encode_scalars([value], kind)
+    values = list(value)
+    if not values and value_type is None:
+        raise ValueError("an empty array needs the type of its elements")
+    kind = _type_of(values[0], ValueType.INT32) if value_type is None else value_type
+    return ValueType.ARRAY, U32.pack(kind) + U64.pack(len(values)) + _encode_scalars(values, kind)
+
+
+def _type_of(value: Scalar, integer: ValueType) -> ValueType:
+    if isinstance(value, str):
+        return ValueType.STRING
+    if isinstance(value, bool):
+        return ValueType.BOOL
+    return integer if isinstance(value, int) else ValueType.FLOAT32
+
+
+def _encode_scalars(values: Sequence[Scalar], kind: ValueType) -> bytes:
+    strings = [encode_string(value) for value in values if isinstance(value, str)]
+    if len(strings) != (len(values) if kind is ValueType.STRING else 0):
+        raise ValueError(f"strings and {kind.name} do not go together")
+    if kind is ValueType.STRING:
+        return b"".join(strings)
+    try:
+        return struct.pack(f"<{len(values)}{SCALAR_FORMATS[kind].format[1:]}", *values)
+    except (struct.error, OverflowError) as error:
+        raise ValueError(f"a value does not fit {kind.name}: {error}") from None

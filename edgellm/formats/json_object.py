@@ -1,0 +1,51 @@
+"""JSON objects from files that anybody may have written: one parser that refuses what JSON permits too freely.
+
+header = parse_object(data, name="model.safetensors")
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from edgellm.errors import CorruptFile
+
+_MAX_INTEGER_DIGITS = 20  # of an unsigned 64-bit number; converting a million digits takes minutes
+
+
+def parse_object(data: bytes, *, name: str) -> dict[str, Any]:
+    """Return the JSON object in `data`; the caller bounds its length, parsing takes up to 30 times as much memory.
+
+    Raises CorruptFile for anything else: other JSON, broken UTF-8, duplicate keys, NaN, integers of more than
+    64 bits, or nesting deeper than Python's recursion limit.
+    """
+    try:
+        value = json.loads(
+            data.decode("utf-8"), parse_int=_integer, parse_constant=_no_constant, object_pairs_hook=_unique
+        )
+    except RecursionError:
+        raise CorruptFile(f"{name} is corrupt", why="its JSON is nested too deeply") from None
+    except ValueError as error:
+        raise CorruptFile(f"{name} is corrupt", why=f"its JSON is wrong: {error}") from None
+    if not isinstance(value, dict):
+        raise CorruptFile(f"{name} is corrupt", why=f"its JSON is a {type(value).__name__}, not an object")
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_INTEGER_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:80]!r} appears twice")
+        found[key] = value
+    return found
