@@ -134,7 +134,7 @@ class TestFailures:
     def test_and_declarations_that_no_file_can_hold(self, path: Path):
         out = GGUFWriter(path)
         out.declare("x", (8,), F32)
-        for name, shape in [("x", (8,)), ("", (8,)), ("n" * 64, (8,)), ("y", (1,) * 5)]:
+        for name, shape in [("x", (8,)), ("", (8,)), ("n" * 64, (8,)), ("y", (1,) * 5), ("y", (8, 0))]:
             with pytest.raises(ValueError, match="cannot be in a GGUF file"):
                 out.declare(name, shape, F32)
         with pytest.raises(ValueError, match="aligned to 32"):
