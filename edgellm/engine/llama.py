@@ -185,7 +185,9 @@ class LlamaSampler:
     def _steps(self, sampling: Sampling) -> Iterator[Any]:
         c = self._c
         if sampling.repeat_penalty != 1.0:
-            yield c.llama_sampler_init_penalties(sampling.repeat_last_n, sampling.repeat_penalty, 0.0, 0.0)
+            yield c.llama_sampler_init_penalties(
+                self._n_vocab(), sampling.repeat_last_n, sampling.repeat_penalty, 0.0, 0.0
+            )
         if sampling.temperature <= 0:
             yield c.llama_sampler_init_greedy()
             return
@@ -194,6 +196,10 @@ class LlamaSampler:
         yield c.llama_sampler_init_min_p(sampling.min_p, 1)
         yield c.llama_sampler_init_temp(sampling.temperature)
         yield c.llama_sampler_init_dist(sampling.seed)
+
+    def _n_vocab(self) -> int:
+        model = self._c.llama_get_model(self._context)
+        return int(self._c.llama_vocab_n_tokens(self._c.llama_model_get_vocab(model)))
 
     def sample(self) -> int:
         """Draw the next token; the chain remembers it."""

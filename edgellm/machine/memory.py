@@ -14,10 +14,17 @@ from edgellm.machine import cgroup
 
 
 def available() -> int:
-    """Bytes that can be taken without swapping, within the cgroup's limit."""
-    free = int(psutil.virtual_memory().available)
-    limit = cgroup.memory_available()
-    return free if limit is None else min(free, limit)
+    """Bytes that can be taken without swapping, within the limits of the cgroup and of the address space."""
+    bounds = [int(psutil.virtual_memory().available), cgroup.memory_available(), _address_space_left()]
+    return min(bound for bound in bounds if bound is not None)
+
+
+def _address_space_left() -> int | None:
+    """Bytes below RLIMIT_AS (`ulimit -v`), or None when there is no such limit."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    return max(0, limit - int(psutil.Process().memory_info().vms))
 
 
 def total() -> int:

@@ -4,8 +4,9 @@
     need.total, need.kv_cache
 
 The parts: the weights as they lie in the file (they are mapped, and all of them are read for every token); the KV
-cache, n_layer x n_ctx x (K row + V row) x 2 bytes in F16; the compute buffers, dominated by the logits of a whole
-batch (n_batch x n_vocab x 4) and a few activations; and a slack for Python and the engine itself.
+cache, n_layer x n_ctx x (K row + V row) x 2 bytes in F16; the compute buffers, a few activations for each token of
+a batch and the logits of the last one (the engine reserves logits for all of them, but untouched pages take no
+memory); and a slack for Python and the engine itself.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def estimate(gguf: GGUFFile, *, n_ctx: int, n_batch: int) -> MemoryNeed:
     padded = -(-n_ctx // CONTEXT_PADDING) * CONTEXT_PADDING
     kv_cache = sum(kv_heads) * (key_size + value_size) * padded * F16_BYTES
     n_ff = max(_per_layer(gguf, "feed_forward_length", n_layer, [0] * n_layer))
-    logits = 4 * n_batch * _n_vocab(gguf)
+    logits = 4 * _n_vocab(gguf)
     activations = 4 * n_batch * ACTIVATIONS * (n_embd + n_ff)
     weights = sum(info.nbytes for info in gguf.tensors.values())
     return MemoryNeed(weights, kv_cache, logits + activations, SLACK)

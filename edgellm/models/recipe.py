@@ -107,7 +107,8 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
+    # An unknown key explains a missing one, not the other way round.
+    problem = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     *parents, key = (str(part) for part in problem["loc"])
     where = ".".join([*parents, key])
     if problem["type"] != "extra_forbidden":

@@ -96,7 +96,7 @@ def generate(
             if limits.interrupted():
                 reason = "interrupted"
                 break
-            if len(context.tokens) >= context.n_ctx:
+            if len(context.tokens) + 1 >= context.n_ctx:
                 reason = "context"
                 break
             context.decode([token])

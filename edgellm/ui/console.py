@@ -25,14 +25,19 @@ from edgellm.errors import EdgellmError
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+# Off a terminal there is no edge to wrap or cut at.
+UNBOUNDED = 10_000
+
+
 def stdout() -> Console:
     """The console for data."""
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, width=None if is_terminal(sys.stdout) else UNBOUNDED)
 
 
 def stderr() -> Console:
     """The console for everything else."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    width = None if is_terminal(sys.stderr) else UNBOUNDED
+    return Console(stderr=True, highlight=False, soft_wrap=True, width=width)
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -71,10 +76,11 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     """A plain table without lines; columns in `right` are aligned to the right."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for index, header in enumerate(headers):
-        table.add_column(header, justify="right" if index in right else "left", no_wrap=True)
+        last = index == len(headers) - 1
+        table.add_column(header, justify="right" if index in right else "left", no_wrap=not last)
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    stdout().print(table)
+    stdout().print(table, soft_wrap=False)
 
 
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
