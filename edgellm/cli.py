@@ -59,7 +59,9 @@ def _explain(error: OSError) -> EdgellmError | None:
         return DiskFull(f"the disk is full{place}", hint="free some space and try again; nothing is half-written")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR) and error.filename:
         hint = "set EDGELLM_HOME to a directory that you can write to"
-        return FileAccessError(f"cannot use {error.filename}", why=str(error.strerror), hint=hint, path=str(error.filename))
+        return FileAccessError(
+            f"cannot use {error.filename}", why=str(error.strerror), hint=hint, path=str(error.filename)
+        )
     return None
 
 

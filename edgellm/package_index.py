@@ -93,7 +93,9 @@ def _download(archive: Archive, scratch: Path, report: Report) -> Path:
             try:
                 while pip.poll() is None:
                     done = _largest(scratch, archive.filename)
-                    stage = f"downloading {archive.filename}" if done < archive.size else f"unpacking {archive.filename}"
+                    stage = (
+                        f"downloading {archive.filename}" if done < archive.size else f"unpacking {archive.filename}"
+                    )
                     report(Progress(stage, min(done, archive.size), archive.size, "B"))
                     time.sleep(POLL_SECONDS)
             except BaseException:

@@ -80,9 +80,10 @@ class Conversation:
         from edgellm.errors import EdgellmError
         from edgellm.ui.console import note, print_error
         from edgellm.ui.prompt import ChatPrompt
+        from edgellm.ui.units import count
 
         info, context = self._loaded.session.model.info, self._loaded.session.context
-        about = f"{self._name}  {info.description}  {context.n_ctx:,} tokens  {self._loaded.n_threads} threads"
+        about = f"{self._name}  {count(info.n_params)} {info.quant}  {context.n_ctx:,} tokens  {self._loaded.n_threads} threads"
         note(f"{about}      /help   Ctrl-C stops the answer   Ctrl-D leaves")
         prompt = ChatPrompt(status=self._status, words=HELP)
         while True:
