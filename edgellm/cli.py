@@ -80,6 +80,8 @@ app = typer.Typer(
     help="Small, ternary and 4-bit language models on ordinary CPUs.",
     epilog=EXIT_CODES,
     pretty_exceptions_enable=False,
+    # Plain help: rendering it with rich would take longer than all the rest of the start.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

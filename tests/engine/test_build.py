@@ -108,7 +108,7 @@ def test_no_network(tmp_path: Path, settings: Settings, monkeypatch: pytest.Monk
     patches, _ = tiny_upstream.make(tmp_path)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
-    with pytest.raises(NetworkError, match="tiny-llama==1.0") as caught:
+    with pytest.raises(NetworkError, match=r"tiny-llama==1\.0") as caught:
         build(settings, PatchStack.load(patches))
     assert caught.value.exit_code == 4 and "pip says" in caught.value.why
     assert [path.name for path in settings.downloads.iterdir()] == [f"{tiny_upstream.NAME}.lock"]
