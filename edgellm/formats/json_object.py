@@ -10,14 +10,15 @@ from typing import Any, NoReturn
 
 from edgellm.errors import CorruptFile
 
-_MAX_INTEGER_DIGITS = 20  # of an unsigned 64-bit number; converting a million digits takes minutes
+# Converting a million digits takes minutes; tokenizer_config.json writes "no limit" as one of 31 digits.
+_MAX_INTEGER_DIGITS = 100
 
 
 def parse_object(data: bytes, *, name: str) -> dict[str, Any]:
     """Return the JSON object in `data`; the caller bounds its length, parsing takes up to 30 times as much memory.
 
     Raises CorruptFile for anything else: other JSON, broken UTF-8, duplicate keys, NaN, integers of more than
-    64 bits, or nesting deeper than Python's recursion limit.
+    100 digits, or nesting deeper than Python's recursion limit.
     """
     try:
         value = json.loads(

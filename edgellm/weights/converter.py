@@ -75,10 +75,10 @@ def convert(
 ) -> Conversion:
     """Convert a checkpoint directory; the file appears when it is complete, or not at all.
 
-    `outtype` and `head` are tensor types; without them the first type of the checkpoint's format and, for
-    embedding and output head, that type if it is one of plain weights, else F16. `pre` names the pre-tokenizer
-    where the files do not. `quantize` makes head types that numpy has no codec for (Q6_K). Without `output` the
-    file is NAME-OUTTYPE.gguf in the working directory.
+    `outtype` and `head` are tensor types; without them the first type of the checkpoint's format that fits its
+    rows and, for embedding and output head, that type if it is one of plain weights, else F16. `pre` names the
+    pre-tokenizer where the files do not. `quantize` makes head types that numpy has no codec for (Q6_K).
+    Without `output` the file is NAME-OUTTYPE.gguf in the working directory.
 
     Raises ModelNotFound, UsageError, CorruptFile, UnsupportedModel, DiskFull.
     """
@@ -117,7 +117,7 @@ def convert(
 
 
 def _matrix_type(plan: Plan, outtype: str | None, name: str) -> QuantType:
-    target = named_type(outtype or plan.types[0])
+    target = named_type(outtype or _fitting(plan)[0])
     if target.name not in plan.types:
         hint = f"--outtype {plan.types[0].lower()}"
         raise UnsupportedModel(f"{name} cannot become {target}", why=plan.refusal(target), hint=hint, type=target.name)
@@ -150,10 +150,14 @@ def _check_rows(plan: Plan, types: Mapping[str, QuantType], name: str) -> None:
         why = f"{tensor.name} has rows of {tensor.shape[-1]}, no multiple of {chosen}'s block of {chosen.block_size}"
         if tensor.role is Role.HEAD:
             raise UsageError(f"--head {chosen} is not possible", why=why, hint="--head q8_0 or f16", type=chosen.name)
-        rows = {other.shape[-1] for other in plan.tensors if other.role is Role.MATRIX}
-        fitting = [other for other in plan.types if all(named_type(other).fits((row,)) for row in rows)]
-        hint = f"--outtype {fitting[0].lower()} fits"
+        hint = f"--outtype {_fitting(plan)[0].lower()} fits"
         raise UnsupportedModel(f"{name} cannot become {chosen}", why=why, hint=hint, type=chosen.name)
+
+
+def _fitting(plan: Plan) -> list[str]:
+    """The types of the plan whose blocks divide the rows of all matrices, the best one first."""
+    rows = {tensor.shape[-1] for tensor in plan.tensors if tensor.role is Role.MATRIX}
+    return [name for name in plan.types if all(named_type(name).fits((row,)) for row in rows)]
 
 
 def _metadata(plan: Plan, target: QuantType, name: str) -> dict[str, MetadataValue]:

@@ -75,7 +75,7 @@ class Ternary:
             return pack_i2_s(self.codes)
         d = half(self.scales)[:, None]
         if target.name == "Q4_0":
-            return _encode_q4(np.add(self.codes, 8, dtype=np.uint8), d, None)
+            return _encode_q4((self.codes + np.int8(8)).view(np.uint8), d, None)
         if target.name in ("TQ1_0", "TQ2_0"):
             blocks = np.broadcast_to(d, (len(d), self.codes.shape[1] // WEIGHTS_PER_BLOCK))
             return (pack_tq1_0 if target.name == "TQ1_0" else pack_tq2_0)(self.codes, blocks)
@@ -129,20 +129,18 @@ def ternary_rows(values: Values) -> Ternary:
 
 
 def half(values: Values) -> Halves:
-    """Return the nearest fp16 numbers; UnsupportedModel when one is out of range or not finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
+    """Return the nearest fp16 numbers; UnsupportedModel when one is out of range."""
+    with np.errstate(over="ignore"):
         halves = values.astype(np.float16)
     if not np.isfinite(halves).all():
         largest = float(np.abs(values).max())
         why = f"the largest has the magnitude {largest:.6g}, fp16 ends at 65504"
-        raise UnsupportedModel("a weight or scale does not fit into fp16", why=why, hint="--outtype bf16 or f32")
+        raise UnsupportedModel("a weight or scale does not fit into fp16", why=why, hint="--outtype bf16, --head bf16")
     return halves
 
 
 def _bfloat16(values: Values) -> npt.NDArray[np.uint16]:
     """Return the upper halves of float32 numbers, rounded to nearest, ties to even."""
-    if not np.isfinite(values).all():
-        raise UnsupportedModel("a weight is not a finite number", why="it is NaN or infinite")
     bits = values.view(np.uint32)
     rounded: npt.NDArray[np.uint16] = (bits + (0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
     return rounded

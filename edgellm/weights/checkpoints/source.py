@@ -82,13 +82,21 @@ class Source:
         return self._checkpoint.read(name)
 
     def floats(self, name: str) -> Values:
-        """Read a tensor of floats."""
-        return _as_float32(self._checkpoint.read(name), name)
+        """Read a tensor of floats; CorruptFile when one is NaN or infinite."""
+        return self._as_float32(self._checkpoint.read(name), name)
 
     def slabs(self, name: str, rows: int) -> Iterator[Floats]:
-        """Read a matrix of floats in slabs of at most so many rows."""
+        """Read a matrix of floats in slabs of at most so many rows; raises as `floats`."""
         for slab in self._checkpoint.slabs(name, rows):
-            yield Floats(_as_float32(slab, name))
+            yield Floats(self._as_float32(slab, name))
+
+    def _as_float32(self, array: npt.NDArray[Any], name: str) -> Values:
+        with np.errstate(over="ignore"):  # a float64 past the range becomes infinite, and is found below
+            values: Values = array.astype(np.float32, copy=False)
+        if not np.isfinite(values).all():
+            why = f"tensor {name!r} is not all finite numbers"
+            raise CorruptFile(f"{self.name} is corrupt", why=why, tensor=name)
+        return values
 
 
 def model_name(directory: Path) -> str:
@@ -98,9 +106,3 @@ def model_name(directory: Path) -> str:
         if cached := _CACHED.fullmatch(part):
             return cached["name"]
     return directory.name or "model"
-
-
-def _as_float32(array: npt.NDArray[Any], name: str) -> Values:
-    if not np.issubdtype(array.dtype, np.floating):
-        raise CorruptFile("the checkpoint is corrupt", why=f"tensor {name!r} is {array.dtype}, not floats", tensor=name)
-    return array.astype(np.float32, copy=False)

@@ -126,8 +126,6 @@ class Masters:
             weights += magnitudes.size
             smallest = min(smallest, magnitudes.min(where=magnitudes > 0, initial=np.inf))
             largest = max(largest, magnitudes.max())
-        if not np.isfinite(total):
-            raise CorruptFile(f"{self._source.name} is corrupt", why=f"{name} is not all finite numbers", tensor=name)
         return largest if smallest == largest else np.float32(max(total / weights, 1e-5))
 
 
@@ -171,8 +169,6 @@ class ScaledRows:
     def _row_scales(self, name: str, rows: int) -> Values:
         self._source.claim(name, (rows, 1) if len(self._source.shape(name)) == 2 else (rows,))
         scales = self._source.floats(name).reshape(-1)
-        if not np.isfinite(scales).all():
-            raise CorruptFile(f"{self._source.name} is corrupt", why=f"{name} is not all finite numbers", tensor=name)
         with np.errstate(over="ignore"):
             exact = scales.astype(np.float16) == scales
         if not exact.all():
