@@ -74,7 +74,8 @@ class GGUFWriter:
     def declare(self, name: str, shape: Sequence[int], quant_type: QuantType) -> None:
         """Announce the next tensor; `shape` is in ne order (row length first)."""
         self._still_declaring()
-        if name in self._tensors or not 0 < len(name.encode()) <= MAX_TENSOR_NAME_BYTES or len(shape) > MAX_DIMS:
+        named = name not in self._tensors and 0 < len(name.encode()) <= MAX_TENSOR_NAME_BYTES
+        if not named or len(shape) > MAX_DIMS or 0 in shape:
             raise ValueError(f"tensor {name!r} {tuple(shape)} is declared twice or cannot be in a GGUF file")
         self._tensors[name] = _Declared(tuple(shape), quant_type, tensor_nbytes(quant_type, shape))
 

@@ -69,9 +69,9 @@ def i2_s_tail(scale: float) -> bytes:
     return np.array([scale], "<f4").tobytes() + bytes(28)
 
 
-def i2_s_scale(tensor: Bytes, *, name: str) -> np.float32:
+def i2_s_scale(tensor: Bytes, *, name: str) -> float:
     """Return the scale in the tail of all the bytes of an I2_S tensor; CorruptFile when it is not finite."""
-    scale = np.float32(tensor[-32:-28].view("<f4")[0])
+    scale = float(tensor[-32:-28].view("<f4")[0])
     if not np.isfinite(scale):
         raise CorruptFile(f"tensor {name} is corrupt", why=f"its scale is {scale}", tensor=name)
     return scale

@@ -114,7 +114,7 @@ def _from_i2_s(rows: Bytes, columns: int, target: QuantType, d: Halves, name: st
             yield pack_tq1_0(unpack_i2_s(slab, name=name), d)
 
 
-def _to_i2_s(rows: Bytes, columns: int, source: QuantType, scale: np.float32, name: str) -> Iterator[Bytes]:
+def _to_i2_s(rows: Bytes, columns: int, source: QuantType, scale: float, name: str) -> Iterator[Bytes]:
     """Blocks whose own scale is 0 among others that have one hold zeros, whatever their codes say."""
     for slab in _slabs(rows, columns):
         if source is TQ2_0:
@@ -129,7 +129,7 @@ def _to_i2_s(rows: Bytes, columns: int, source: QuantType, scale: np.float32, na
             if scale:
                 codes.reshape(*d.shape, -1)[d == 0] = 0
             yield pack_i2_s(codes)
-    yield np.frombuffer(i2_s_tail(float(scale)), np.uint8)
+    yield np.frombuffer(i2_s_tail(scale), np.uint8)
 
 
 def _between_tq(rows: Bytes, columns: int, source: QuantType, name: str) -> Iterator[Bytes]:
@@ -140,7 +140,7 @@ def _between_tq(rows: Bytes, columns: int, source: QuantType, name: str) -> Iter
             yield pack_tq1_0(*unpack_tq2_0(slab, name=name))
 
 
-def _only_scale(rows: Bytes, source: QuantType, name: str) -> np.float32:
+def _only_scale(rows: Bytes, source: QuantType, name: str) -> float:
     """Return the one scale that all blocks share; blocks of zeros, whose scale ggml stores as 0, have none."""
     layout = TQ1_0_BLOCK if source is TQ1_0 else TQ2_0_BLOCK
     different = np.unique(block_scales(rows, layout, name=name))
@@ -148,4 +148,4 @@ def _only_scale(rows: Bytes, source: QuantType, name: str) -> np.float32:
     if len(different) > 1:
         why = f"it has {len(different)} different scales, and {I2_S} holds one a tensor"
         raise _lossy(name, I2_S, why)
-    return np.float32(different[0] if len(different) else 0)
+    return float(different[0]) if len(different) else 0.0

@@ -116,6 +116,13 @@ class TestReading:
         gc.collect()
         assert data.view(np.float32)[6] == 6
 
+    def test_a_released_tensor_can_be_read_again(self, opened):
+        model = opened(tiny_model())
+        data = model.tensor_bytes("a.weight")
+        before = data.tolist()
+        model.release("a.weight")
+        assert data.tolist() == before
+
 
 def _timed(opened, data: bytes) -> float:
     start = time.perf_counter()

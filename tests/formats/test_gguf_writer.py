@@ -1,3 +1,4 @@
+import ctypes
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -133,7 +134,7 @@ class TestFailures:
     def test_and_declarations_that_no_file_can_hold(self, path: Path):
         out = GGUFWriter(path)
         out.declare("x", (8,), F32)
-        for name, shape in [("x", (8,)), ("", (8,)), ("n" * 64, (8,)), ("y", (1,) * 5)]:
+        for name, shape in [("x", (8,)), ("", (8,)), ("n" * 64, (8,)), ("y", (1,) * 5), ("y", (8, 0))]:
             with pytest.raises(ValueError, match="cannot be in a GGUF file"):
                 out.declare(name, shape, F32)
         with pytest.raises(ValueError, match="aligned to 32"):
@@ -181,3 +182,39 @@ def test_memory_is_one_slab(path: Path):
         tracemalloc.stop()
     assert path.stat().st_size > 64 << 20
     assert peak < 2 << 20
+
+
+@pytest.mark.engine
+def test_the_engine_reads_what_we_write(path: Path, ggml_base: ctypes.CDLL):
+    with GGUFWriter(path) as out:
+        out.add("general.architecture", "llama")
+        out.add("tokenizer.ggml.tokens", ["<s>", "▁café", ""])
+        out.declare("norm", (7,), F32)
+        out.declare("w", (512, 3), named_type("TQ1_0"))
+        out.declare("h", (64, 2, 2), F16)
+        out.write("norm", bytes(28))
+        out.write("w", bytes(6 * 54))
+        out.write("h", bytes(512))
+    ggml_base.gguf_init_from_file.restype = ctypes.c_void_p
+    ggml_base.gguf_get_tensor_name.restype = ctypes.c_char_p
+    for function in ("gguf_get_n_tensors", "gguf_get_n_kv", "gguf_get_data_offset", "gguf_get_tensor_offset"):
+        getattr(ggml_base, function).restype = ctypes.c_int64
+    opened = ggml_base.gguf_init_from_file(str(path).encode(), InitParams(no_alloc=True))
+    assert opened
+    context = ctypes.c_void_p(opened)
+    try:
+        assert ggml_base.gguf_get_n_kv(context) == 2
+        theirs = {}
+        for i in map(ctypes.c_int64, range(ggml_base.gguf_get_n_tensors(context))):
+            offset = ggml_base.gguf_get_data_offset(context) + ggml_base.gguf_get_tensor_offset(context, i)
+            theirs[ggml_base.gguf_get_tensor_name(context, i).decode()] = offset
+        with GGUFFile.open(path) as model:
+            assert theirs == {info.name: info.offset for info in model.tensors.values()}
+    finally:
+        ggml_base.gguf_free(context)
+
+
+class InitParams(ctypes.Structure):
+    """`struct gguf_init_params` of gguf.h, passed by value."""
+
+    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
