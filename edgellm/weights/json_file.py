@@ -6,7 +6,6 @@ config.integer("hidden_size", low=1, high=1 << 20)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from edgellm.formats.json_object import parse_object
 # Gemma's tokenizer.json, the largest in use, has 33 MB; parsed JSON takes about ten times its bytes.
 MAX_JSON_BYTES = 64 << 20
 
+_LARGEST_FLOAT32 = float.fromhex("0x1.fffffep+127")
 _MISSING: Any = object()
 _T = TypeVar("_T")
 
@@ -57,10 +57,10 @@ class JsonFile:
         return value
 
     def number(self, key: str, default: float = _MISSING) -> float:
-        """Return a finite number."""
+        """Return a number that a float32 can hold."""
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise self._wrong(key, "a finite number")
+        if not _is_number(value):
+            raise self._wrong(key, "a number")
         return float(value)
 
     def flag(self, key: str, default: bool = _MISSING) -> bool:
@@ -76,10 +76,10 @@ class JsonFile:
         return self._typed(key, [], list, "a list")
 
     def numbers(self, key: str) -> list[float]:
-        """Return a list of finite numbers, empty when the key is absent."""
+        """Return a list of such numbers, empty when the key is absent."""
         values = self.items(key)
-        if not all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values):
-            raise self._wrong(key, "a list of finite numbers")
+        if not all(_is_number(value) for value in values):
+            raise self._wrong(key, "a list of numbers")
         return [float(v) for v in values]
 
     def child(self, key: str) -> JsonFile:
@@ -111,6 +111,10 @@ class JsonFile:
         shown = repr(self.values.get(key))
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         return CorruptFile(f"{self.name} is not valid", why=f"{key!r} is {shown}, expected {expected}", key=key)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST_FLOAT32
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

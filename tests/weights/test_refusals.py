@@ -227,7 +227,8 @@ def test_damaged_bitnet(tmp_path: Path, change: Callable[[dict[str, Any]], None]
         {"num_key_value_heads": 8},
         {"head_dim": 10**30},
         {"rms_norm_eps": "small"},
-        {"rope_theta": 1e400},
+        {"rope_theta": 0},
+        {"rope_theta": 1e39},
         {"rope_theta": 5.0, "rope_parameters": {"rope_theta": 6.0}},
         {"rope_scaling": {"rope_type": "llama3", "low_freq_factor": 4, "high_freq_factor": 1}},
         {"rope_scaling": {"rope_type": "linear"}},
@@ -244,7 +245,7 @@ def test_wrong_configurations(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert isinstance(error, (CorruptFile, UnsupportedModel))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"a": NaN}', '{"a":1,"a":2}', "\udcff"])
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": "\\\\ud800"}', "[" * 100_000, '{"a": NaN}', '{"a":1,"a":2}', "\udcff"])
 def test_config_that_is_no_json_object(tmp_path: Path, text: str) -> None:
     made = make.llama(tmp_path, SHAPE)
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))

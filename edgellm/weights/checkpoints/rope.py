@@ -34,11 +34,14 @@ class Rope:
         thetas = {source.number("rope_theta") for source in (config, parameters) if "rope_theta" in source}
         if len(thetas) > 1:
             raise CorruptFile(f"{config.name} contradicts itself", why=f"rope_theta is {sorted(thetas)}")
+        theta = thetas.pop() if thetas else 10000.0
+        if theta <= 0:
+            raise CorruptFile(f"{config.name} is not valid", why=f"rope_theta is {theta}, not a positive number")
         kind = parameters.text("rope_type", parameters.text("type", "default"))
         kind = {"su": "longrope", "none": "default"}.get(kind, kind)
         if kind not in ("default", "linear", "yarn", "llama3", "longrope"):
             raise UnsupportedModel("the model cannot be converted", why=f"its rope type is {kind!r}")
-        return cls(thetas.pop() if thetas else 10000.0, kind, parameters)
+        return cls(theta, kind, parameters)
 
 
 def rope_keys(rope: Rope) -> dict[str, MetadataValue]:

@@ -86,10 +86,6 @@ class TokenTable:
             if seen.setdefault(text, i) != i:
                 why = f"the ids {seen[text]} and {i} have the same text {text!r}"
                 raise CorruptFile(f"{self._source} is not valid", why=why)
-        try:
-            "".join(texts).encode()
-        except UnicodeEncodeError:
-            raise CorruptFile(f"{self._source} is not valid", why="a token holds half a surrogate pair") from None
         return Tokens(tuple(texts), tuple(self._types), tuple(self._scores))
 
 
