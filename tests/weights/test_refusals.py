@@ -245,7 +245,7 @@ def test_wrong_configurations(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert isinstance(error, (CorruptFile, UnsupportedModel))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": "\\\\ud800"}', "[" * 100_000, '{"a": NaN}', '{"a":1,"a":2}', "\udcff"])
+@pytest.mark.parametrize("text", ["", "[]", "{", r'{"a": "\ud800"}', "[" * 100_000, '{"a": NaN}', '{"a":1,"a":2}', "\udcff"])
 def test_config_that_is_no_json_object(tmp_path: Path, text: str) -> None:
     made = make.llama(tmp_path, SHAPE)
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
