@@ -129,6 +129,12 @@ class BuildFailed(EngineError):
     code = "build-failed"
 
 
+class FileAccessError(EdgellmError):
+    """The file system refuses: no permission, read-only, or a file where a directory should be."""
+
+    code = "file-access"
+
+
 class DiskFull(EdgellmError):
     """The file system has no room left."""
 

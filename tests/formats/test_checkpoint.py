@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors_bytes import safetensors
+from tests.formats.safetensors_bytes import safetensors
 
 from edgellm.errors import CorruptFile, ModelNotFound, UnsupportedModel
 from edgellm.formats.checkpoint import Checkpoint

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf_bytes import tiny_model
+from tests.formats.gguf_bytes import tiny_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors_bytes import raw, safetensors
+from tests.formats.safetensors_bytes import raw, safetensors
 
 from edgellm.errors import EdgellmError
 from edgellm.formats.checkpoint import INDEX_FILE, Checkpoint

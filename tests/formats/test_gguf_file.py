@@ -6,7 +6,7 @@ from pathlib import Path
 import gguf as gguf_package
 import numpy as np
 import pytest
-from gguf_bytes import (
+from tests.formats.gguf_bytes import (
     ARRAY,
     FLOAT32,
     LLAMA,

@@ -6,7 +6,7 @@ from pathlib import Path
 import gguf as gguf_package
 import numpy as np
 import pytest
-from gguf_bytes import LLAMA, gguf, strings, tensor, text, tiny_model, u32
+from tests.formats.gguf_bytes import LLAMA, gguf, strings, tensor, text, tiny_model, u32
 
 from edgellm.errors import DiskFull, EdgellmError
 from edgellm.formats.gguf_file import GGUFFile

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors_bytes import entry, raw, safetensors
+from tests.formats.safetensors_bytes import entry, raw, safetensors
 
 from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel
 from edgellm.formats.safetensors_file import SafetensorsFile

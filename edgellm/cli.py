@@ -1,0 +1,118 @@
+"""The command line: every verb by name, and how errors leave the program.
+
+    edgellm --help
+
+A verb lives in `edgellm/commands/NAME.py`; what it needs is imported inside it, so that help stays fast.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from edgellm.commands import chat, doctor, engine, overview, pull, rm, run, show
+from edgellm.commands import list as list_command
+from edgellm.errors import DiskFull, EdgellmError, FileAccessError
+
+EXIT_CODES = (
+    "Exit codes: 0 ok, 1 failed, 2 usage, 3 no such model, 4 network, 5 does not fit, 6 corrupt file, 7 engine, "
+    "130 Ctrl-C, 141 closed pipe."
+)
+EXIT_INTERRUPTED = 130
+EXIT_CLOSED_PIPE = 141
+
+
+class Root(TyperGroup):
+    """Turns every expected failure into one message and its exit code; a bug keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except EdgellmError as error:
+            _leave(error)
+        except BrokenPipeError:
+            # Nobody reads any more; what is still buffered must not fail again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(EXIT_CLOSED_PIPE) from None
+        except OSError as error:
+            known = _explain(error)
+            if known is None:
+                raise
+            _leave(known)
+        except KeyboardInterrupt:
+            sys.stderr.write("\n")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _explain(error: OSError) -> EdgellmError | None:
+    """The file system's refusals as errors of ours; anything else is a bug."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" while writing {error.filename}" if error.filename else ""
+        return DiskFull(f"the disk is full{place}", hint="free some space and try again; nothing is half-written")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR) and error.filename:
+        hint = "set EDGELLM_HOME to a directory that you can write to"
+        return FileAccessError(f"cannot use {error.filename}", why=str(error.strerror), hint=hint, path=str(error.filename))
+    return None
+
+
+def _leave(error: EdgellmError) -> None:
+    if os.environ.get("EDGELLM_DEBUG"):
+        raise error
+    from edgellm.ui.console import print_error
+
+    print_error(error, as_json="--json" in sys.argv)
+    raise typer.Exit(error.exit_code) from None
+
+
+app = typer.Typer(
+    cls=Root,
+    name="edgellm",
+    help="Small, ternary and 4-bit language models on ordinary CPUs.",
+    epilog=EXIT_CODES,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from edgellm import __version__
+
+        typer.echo(f"edgellm {__version__}")
+        raise typer.Exit()
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Small, ternary and 4-bit language models on ordinary CPUs."""
+    if ctx.invoked_subcommand is None:
+        overview.overview()
+
+
+app.command()(run.run)
+app.command()(chat.chat)
+app.command()(pull.pull)
+app.command("list")(list_command.list_models)
+app.command("ls", hidden=True)(list_command.list_models)
+app.command()(show.show)
+app.command()(rm.rm)
+app.add_typer(engine.app, name="engine")
+app.command()(doctor.doctor)
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,1 @@
+"""The verbs, one file each: annotated options, one service call, rendering."""

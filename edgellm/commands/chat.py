@@ -1,0 +1,158 @@
+"""`edgellm chat [MODEL]`: the interactive session."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgellm.commands.workspace import workspace
+from edgellm.ui import options
+
+if TYPE_CHECKING:
+    from edgellm.engine.base import Sampling
+    from edgellm.run.loading import LoadedModel
+    from edgellm.run.telemetry import Stats
+
+DEFAULT_MODEL = "smollm2"
+HELP = {
+    "/help": "show this list",
+    "/stats": "all numbers of the last answer",
+    "/system": "/system TEXT: set the system message and start over",
+    "/clear": "forget the conversation",
+    "/exit": "leave (or Ctrl-D)",
+}
+
+
+def chat(
+    model: Annotated[str, typer.Argument(help="A model's name, or the path of a GGUF file.")] = DEFAULT_MODEL,
+    system: options.System = None,
+    ctx_size: options.ContextSize = None,
+    max_tokens: options.MaxTokens = -1,
+    threads: options.Threads = None,
+    temp: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    repeat_penalty: options.RepeatPenalty = None,
+    seed: options.Seed = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+    offline: options.Offline = False,
+) -> None:
+    """Talk to a model; tokens per second and memory show while it answers.
+
+    Example: edgellm chat smollm2
+    """
+    from edgellm.commands.answering import choose_sampling, load_model
+    from edgellm.run.loading import LoadOptions
+
+    here = workspace(offline=offline)
+    path, recipe = here.model_file(model, quiet=quiet)
+    sampling = choose_sampling(
+        recipe, seed, temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty
+    )
+    if system is None and recipe is not None:
+        system = recipe.system
+    loaded = load_model(here, path, LoadOptions(ctx_size, threads, system, force), quiet=quiet)
+    _ = loaded.session.template  # a model without one is refused before anything is typed
+    conversation = Conversation(model, loaded, sampling, max_tokens, live=not quiet)
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        conversation.talk()
+    else:
+        conversation.answer_pipe()
+
+
+class Conversation:
+    """The loop of reading and answering."""
+
+    def __init__(self, name: str, loaded: LoadedModel, sampling: Sampling, max_tokens: int, *, live: bool) -> None:
+        self._name = name
+        self._loaded = loaded
+        self._sampling = sampling
+        self._max_tokens = max_tokens
+        self._live = live
+        self._stats: Stats | None = None
+
+    def talk(self) -> None:
+        """Read from the terminal until the user leaves."""
+        from edgellm.errors import EdgellmError
+        from edgellm.ui.console import note, print_error
+        from edgellm.ui.prompt import ChatPrompt
+
+        info, context = self._loaded.session.model.info, self._loaded.session.context
+        about = f"{self._name}  {info.description}  {context.n_ctx:,} tokens  {self._loaded.n_threads} threads"
+        note(f"{about}      /help   Ctrl-C stops the answer   Ctrl-D leaves")
+        prompt = ChatPrompt(status=self._status, words=HELP)
+        while True:
+            try:
+                text = prompt.read().strip()
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                note("Ctrl-D or /exit leaves")
+                continue
+            if text == "/exit":
+                return
+            try:
+                if text.startswith("/"):
+                    self._command(text)
+                elif text:
+                    self._answer(text)
+            except EdgellmError as error:
+                print_error(error, as_json=False)
+                note("the conversation is kept; /clear starts over")
+
+    def answer_pipe(self) -> None:
+        """Answer each line of standard input; the answers are all that goes to stdout."""
+        from edgellm.ui.prompt import piped_messages
+
+        for text in piped_messages():
+            self._answer(text)
+
+    def _answer(self, text: str) -> None:
+        from edgellm.commands.answering import stream_answer
+        from edgellm.run.generation import Limits
+        from edgellm.ui.console import note
+        from edgellm.ui.interrupt import Interrupt
+
+        with Interrupt() as interrupt:
+            events = self._loaded.session.ask(text, self._sampling, Limits(self._max_tokens, interrupt.requested))
+            _, self._stats = stream_answer(events, self._loaded, show=True, live=self._live)
+        explained = {
+            "interrupted": "[stopped]",
+            "length": f"[stopped after {self._max_tokens} tokens, as --max-tokens says]",
+            "context": "[the context is full; /clear starts over, --ctx-size makes it larger]",
+        }
+        if ended := explained.get(self._stats.finish_reason):
+            note(ended)
+
+    def _command(self, text: str) -> None:
+        from edgellm.suggest import did_you_mean
+        from edgellm.ui.console import note
+        from edgellm.ui.live import final_lines
+
+        word, _, argument = text.partition(" ")
+        match word:
+            case "/help":
+                note(
+                    "\n".join(f"{name:<9}{what}" for name, what in HELP.items())
+                    + '\n"""      begins and ends a message of several lines'
+                )
+            case "/stats":
+                note(final_lines(self._stats) if self._stats else "nothing has been answered yet")
+            case "/system":
+                self._loaded.session.restart(system=argument.strip())
+                note("the conversation starts over with this system message")
+            case "/clear":
+                self._loaded.session.restart()
+                note("the conversation starts over")
+            case _:
+                guess = did_you_mean(word, HELP)
+                note(f"there is no {word}" + (f", did you mean {guess}?" if guess else "; /help lists what there is"))
+
+    def _status(self) -> str:
+        from edgellm.ui.live import status_line
+
+        return status_line(self._stats) if self._stats else ""

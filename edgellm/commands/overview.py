@@ -1,0 +1,32 @@
+"""`edgellm` alone: where things stand in a few lines, and what to type next."""
+
+from __future__ import annotations
+
+from edgellm.commands.workspace import workspace
+
+
+def overview() -> None:
+    """Tell what is here and the next things to type; never an error."""
+    from edgellm import __version__
+    from edgellm.engine.installed import find
+    from edgellm.machine import memory
+    from edgellm.machine.cpu import detect, usable_cores
+    from edgellm.ui.console import note, print_fields
+    from edgellm.ui.units import size
+
+    here = workspace()
+    engine = find(here.settings, here.stack)
+    names = here.store.names()
+    cpu = detect()
+    print_fields(
+        [
+            ("edgellm", __version__),
+            ("cpu", f"{cpu.model}, {usable_cores()} cores to use"),
+            ("memory", f"{size(memory.available())} available of {size(memory.total())}"),
+            ("engine", f"built {engine.record.built}" if engine else "not built"),
+            ("models", ", ".join(names) or "none"),
+        ]
+    )
+    first = "edgellm chat " + names[0] if names else "edgellm pull smollm2"
+    steps = [first if engine else "edgellm engine build", "edgellm doctor", "edgellm --help"]
+    note("next: " + "\n      ".join(steps))

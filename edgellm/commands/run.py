@@ -1,0 +1,69 @@
+"""`edgellm run MODEL [PROMPT]`: one answer, on stdout and nothing else there."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgellm.commands.workspace import piped_input, workspace
+from edgellm.ui import options
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="A model's name, or the path of a GGUF file.")],
+    prompt: Annotated[str, typer.Argument(help="The question; piped input is appended.")] = "",
+    system: options.System = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
+    ctx_size: options.ContextSize = None,
+    max_tokens: options.MaxTokens = -1,
+    threads: options.Threads = None,
+    temp: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    repeat_penalty: options.RepeatPenalty = None,
+    seed: options.Seed = None,
+    stats: Annotated[bool, typer.Option("--stats", help="Print the numbers on stderr at the end.")] = False,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    offline: options.Offline = False,
+) -> None:
+    """Answer one prompt.
+
+    Examples: edgellm run smollm2 "What is the capital of France?"
+    git diff | edgellm run smollm2 "Summarise this change:"
+    """
+    from edgellm.commands.answering import choose_sampling, load_model, stream_answer
+    from edgellm.errors import UsageError
+    from edgellm.run.generation import Limits
+    from edgellm.run.loading import LoadOptions
+    from edgellm.ui.console import print_json, stderr
+    from edgellm.ui.interrupt import Interrupt
+    from edgellm.ui.live import final_lines
+
+    text = "\n\n".join(part for part in (prompt, piped_input()) if part.strip())
+    if not text:
+        raise UsageError("there is no prompt", hint=f'edgellm run {model} "What is the capital of France?"')
+    here = workspace(offline=offline)
+    path, recipe = here.model_file(model, quiet=quiet or as_json)
+    sampling = choose_sampling(
+        recipe, seed, temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty
+    )
+    if system is None and recipe is not None:
+        system = recipe.system
+    load_options = LoadOptions(ctx_size, threads, system, force)
+    loaded = load_model(here, path, load_options, quiet=quiet or as_json)
+    with Interrupt() as interrupt:
+        answer = loaded.session.complete if raw else loaded.session.ask
+        events = answer(text, sampling, Limits(max_tokens, interrupt.requested))
+        answer_text, numbers = stream_answer(events, loaded, show=not as_json, live=not quiet)
+    if as_json:
+        print_json(
+            {"model": model, "text": answer_text, "threads": loaded.n_threads, "sampling": sampling, "stats": numbers}
+        )
+    elif stats:
+        stderr().print(final_lines(numbers))
+    if numbers.finish_reason == "interrupted":
+        raise typer.Exit(130)

@@ -1,0 +1,83 @@
+"""What the verbs work with: settings, patch stack, recipes, store and engine, each made when first asked for.
+
+here = workspace(offline=offline)
+here.store.get("smollm2")
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgellm.settings import Settings, resource_directory
+
+if TYPE_CHECKING:
+    from edgellm.engine.llama import LlamaEngine
+    from edgellm.engine.patches import PatchStack
+    from edgellm.models.recipe import Recipe
+    from edgellm.models.store import Store
+
+
+class Workspace:
+    """This user's edgellm."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def stack(self) -> PatchStack:
+        """The patches that this edgellm carries."""
+        from edgellm.engine.patches import PatchStack
+
+        return PatchStack.load(resource_directory("patches"))
+
+    @cached_property
+    def recipe_directories(self) -> list[Path]:
+        """Ours, then the user's."""
+        return [resource_directory("recipes"), self.settings.config / "recipes"]
+
+    @cached_property
+    def store(self) -> Store:
+        """The installed models."""
+        from edgellm.models.store import Store
+
+        return Store(self.settings.models)
+
+    def engine(self) -> LlamaEngine:
+        """The engine, loaded into this process; `EngineMissing` when there is none."""
+        from edgellm.engine.installed import require
+        from edgellm.engine.llama import LlamaEngine
+
+        return LlamaEngine(require(self.settings, self.stack))
+
+    def model_file(self, name: str, *, quiet: bool) -> tuple[Path, Recipe | None]:
+        """The file that a model name stands for, pulled first if need be, and its recipe if there is one."""
+        from edgellm.models.pull import pull
+        from edgellm.models.recipe import Recipe, find_recipe, recipe_names
+        from edgellm.models.resolve import resolve
+        from edgellm.ui.progress import progress
+
+        found = resolve(name, self.store, self.recipe_directories)
+        if isinstance(found, Path):
+            return found, None
+        if isinstance(found, Recipe):
+            with progress(quiet=quiet) as report:
+                return pull(found, self.store, self.settings, report=report).path, found
+        known = found.name in recipe_names(self.recipe_directories)
+        return found.path, find_recipe(found.name, self.recipe_directories) if known else None
+
+
+def workspace(*, offline: bool = False) -> Workspace:
+    """The workspace that the environment and `--offline` describe."""
+    settings = Settings.from_environment()
+    return Workspace(replace(settings, offline=True) if offline else settings)
+
+
+def piped_input() -> str:
+    """What was piped into standard input; empty when it is a terminal or closed."""
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        return ""
+    return sys.stdin.buffer.read().decode("utf-8", errors="replace")

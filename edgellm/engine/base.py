@@ -1,0 +1,125 @@
+"""What the rest of edgellm knows of an engine: models, contexts, samplers; no ctypes, no llama.cpp.
+
+    model = engine.load(path)
+    context = model.open_context(n_ctx=4096, n_batch=256, n_threads=4)
+    context.decode(model.tokenize("The capital of France is"))
+    token = context.open_sampler(Sampling(temperature=0)).sample()
+
+`engine.llama` is the real one, `engine.fake` a scripted one for tests of what lies above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.progress import Report, silent
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen; temperature 0 is greedy. The order of the steps is llama.cpp's own:
+    penalties, top-k, top-p, min-p, temperature."""
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded model says of itself. `bos` and `eos` are token texts, empty when there is none."""
+
+    path: Path
+    architecture: str
+    description: str
+    n_params: int
+    n_bytes: int
+    n_ctx_train: int
+    n_vocab: int
+    chat_template: str
+    bos: str
+    eos: str
+
+
+class Sampler(Protocol):
+    """Chooses a context's tokens; holds the random state and the recent tokens for the penalties."""
+
+    def sample(self) -> int:
+        """The next token by the context's logits; it is remembered for the penalties."""
+
+    def close(self) -> None:
+        """Give the memory back."""
+
+
+class Context(Protocol):
+    """One sequence and its KV cache."""
+
+    @property
+    def n_ctx(self) -> int:
+        """Tokens that fit."""
+
+    @property
+    def n_batch(self) -> int:
+        """Tokens that one `decode` takes at most."""
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """The tokens in the KV cache, in order."""
+
+    def keep(self, n_tokens: int) -> int:
+        """Drop what comes after the first `n_tokens`; returns how many are left (0 where a cache cannot be cut)."""
+
+    def decode(self, tokens: Sequence[int]) -> None:
+        """Append 1 to `n_batch` tokens and compute the logits of the last one."""
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """Logits [n_vocab] after the last decoded token (a copy)."""
+
+    def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> Sampler:
+        """A new sampler over this context; `history` are the tokens that penalties already count."""
+
+    def close(self) -> None:
+        """Give the memory back."""
+
+
+class Model(Protocol):
+    """Loaded weights and vocabulary."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the model says of itself."""
+
+    def tokenize(self, text: str, *, special: bool = False, bos: bool = True) -> list[int]:
+        """Token ids.
+
+        `special`: texts such as "<|im_end|>" become control tokens; `bos`: begin as the vocabulary wants.
+        """
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token, empty for control tokens; a character may be split over several tokens."""
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token ends an answer."""
+
+    def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> Context:
+        """A new, empty context that computes up to `n_batch` tokens at once."""
+
+    def close(self) -> None:
+        """Give the memory back; contexts must be closed before."""
+
+
+class Engine(Protocol):
+    """Loads models."""
+
+    def load(self, path: Path, *, report: Report = silent) -> Model:
+        """Map and prepare a GGUF file."""

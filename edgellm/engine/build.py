@@ -1,0 +1,216 @@
+"""Build the engine: fetch the pinned source, patch it, compile it for this CPU, install it in one step.
+
+    engine = build(settings, PatchStack.load(resource_directory("patches")), tools=False, report=bar)
+
+The libraries come first, a chat needs no more; the tools are built into the same engine on demand. Sources and
+objects stay in the cache, so an interrupted build goes on where it stopped. Only a finished engine, whose
+library has told its stamp, is moved to where it is looked for.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from edgellm import package_index
+from edgellm.engine import cmake
+from edgellm.engine.installed import EngineRecord, InstalledEngine, directory_name, find
+from edgellm.engine.patches import PatchStack
+from edgellm.engine.source import SourceTree, prepare
+from edgellm.engine.toolchain import Compilers, compilers, require
+from edgellm.errors import BuildFailed
+from edgellm.files import locked, require_space, sync_directory
+from edgellm.machine import memory
+from edgellm.machine.cpu import Cpu, detect
+from edgellm.progress import Progress, Report, silent
+from edgellm.settings import Settings
+
+LIBRARY_TARGET = "llama"
+TOOLS = ("llama-server", "llama-bench", "llama-quantize", "llama-perplexity", "llama-imatrix", "rpc-server")
+# Sources 170 MB, objects and libraries 60 MB, the tools 250 MB more; measured with gcc 12.
+BUILD_SPACE = 700_000_000
+# The largest translation units need about this much memory to compile.
+BYTES_PER_JOB = 1_200_000_000
+RPATH = "@loader_path;@loader_path/../lib" if sys.platform == "darwin" else "$ORIGIN;$ORIGIN/../lib"
+OPTIONS = {
+    "CMAKE_BUILD_TYPE": "Release",
+    "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
+    "CMAKE_INSTALL_RPATH": RPATH,
+    "BUILD_SHARED_LIBS": "ON",
+    "GGML_NATIVE": "ON",
+    "GGML_RPC": "ON",
+    "LLAMA_BUILD_TESTS": "OFF",
+    "LLAMA_BUILD_EXAMPLES": "OFF",
+    "LLAMA_BUILD_APP": "OFF",
+    # Without these two the server target fetches its web page from the network.
+    "LLAMA_BUILD_UI": "OFF",
+    "LLAMA_USE_PREBUILT_UI": "OFF",
+    "LLAMA_OPENSSL": "OFF",
+}
+PROBE = (
+    "import ctypes, sys; f = ctypes.CDLL(sys.argv[1]).edgellm_stamp; f.restype = ctypes.c_char_p; print(f().decode())"
+)
+
+
+def build(
+    settings: Settings, stack: PatchStack, *, tools: bool = False, clean: bool = False, report: Report = silent
+) -> InstalledEngine:
+    """The engine for this stack and this CPU, built as far as it is not there yet.
+
+    Args:
+        tools: also build llama-server, llama-bench and the others of `TOOLS`.
+        clean: throw away sources and objects of earlier attempts first, and build again.
+
+    Raises:
+        ToolMissing, NetworkError, ChecksumMismatch, PatchFailed, BuildFailed, DiskFull.
+    """
+    installed = find(settings, stack)
+    if installed is not None and not clean and (not tools or _has_tools(installed)):
+        return installed
+    require("git", "it applies the patches", "git")
+    work = settings.builds / directory_name(stack, detect())
+    with locked(work.with_suffix(".lock"), lambda: report(Progress("waiting for another build"))) as lock:
+        if clean:
+            shutil.rmtree(work, ignore_errors=True)
+        builder = _Builder(settings, stack, detect(), work, compilers(), lock, report)
+        installed = find(settings, stack)
+        if installed is None or clean:
+            installed = builder.libraries()
+        if tools and not _has_tools(installed):
+            builder.tools(installed)
+    return installed
+
+
+def _has_tools(engine: InstalledEngine) -> bool:
+    return set(TOOLS) <= set(engine.tools)
+
+
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    """One build: what goes in, where it is made, who is told."""
+
+    settings: Settings
+    stack: PatchStack
+    cpu: Cpu
+    work: Path
+    toolchain: Compilers
+    lock: int
+    report: Report
+
+    @property
+    def _products(self) -> Path:
+        return self.work / "cmake" / "bin"
+
+    def libraries(self) -> InstalledEngine:
+        """Compile the libraries and install them with the bindings."""
+        started = time.monotonic()
+        tree = self._source()
+        self._compile(tree, (LIBRARY_TARGET,), "building the libraries")
+        return self._install(tree, time.monotonic() - started)
+
+    def tools(self, engine: InstalledEngine) -> None:
+        """Compile the tools and put them beside the libraries, each by a rename."""
+        self._compile(self._source(), (LIBRARY_TARGET, *TOOLS), "building the tools")
+        _copy_libraries(self._products, engine.libraries)
+        engine.programs.mkdir(exist_ok=True)
+        for name in TOOLS:
+            partial = engine.programs / f"{name}.part"
+            shutil.copy2(self._products / name, partial)
+            partial.replace(engine.programs / name)
+
+    def _source(self) -> SourceTree:
+        require_space(self.settings.builds, BUILD_SPACE, purpose="building the engine")
+        self.work.mkdir(parents=True, exist_ok=True)
+        archive = self.stack.upstream.archive
+        path = package_index.fetch(archive, self.settings.downloads, offline=self.settings.offline, report=self.report)
+        return prepare(self.stack, path, self.work, self.report)
+
+    def _compile(self, tree: SourceTree, targets: tuple[str, ...], stage: str) -> None:
+        program = cmake.locate(self.settings, self.report)
+        objects, log = self.work / "cmake", self.work / "build.log"
+        generator, rules = ("Ninja", "build.ninja") if shutil.which("ninja") else ("Unix Makefiles", "Makefile")
+        if generator == "Unix Makefiles":
+            require("make", "it drives the build", "make")
+        # cmake writes the rules last: without them a configuration was cut short.
+        if not (objects / rules).exists():
+            shutil.rmtree(objects, ignore_errors=True)
+            command = [program, "-S", str(tree.llama_cpp), "-B", str(objects), "-G", generator]
+            command += [f"-D{name}={value}" for name, value in OPTIONS.items()]
+            command += [f"-DCMAKE_C_COMPILER={self.toolchain.c}", f"-DCMAKE_CXX_COMPILER={self.toolchain.cxx}"]
+            cmake.run(command, log, "configuring", self.report, keep_open=(self.lock,))
+        command = [program, "--build", str(objects), "-j", str(_jobs()), "--target", *targets]
+        cmake.run(command, log, stage, self.report, keep_open=(self.lock,))
+
+    def _install(self, tree: SourceTree, seconds: float) -> InstalledEngine:
+        """Put everything together beside the target, ask the library who it is, and rename."""
+        target = self.settings.engines / directory_name(self.stack, self.cpu)
+        staged = target.with_name(f".{target.name}.part")
+        shutil.rmtree(staged, ignore_errors=True)
+        _copy_libraries(self._products, staged / "lib")
+        ignored = shutil.ignore_patterns("server", "__pycache__")
+        shutil.copytree(tree.bindings, staged / "python" / "llama_cpp", ignore=ignored)
+        _check_stamp(staged / "lib", self.stack.stamp)
+        record = self._record(seconds)
+        InstalledEngine(staged, record).write_record()
+        _replace_directory(staged, target)
+        return InstalledEngine(target, record)
+
+    def _record(self, seconds: float) -> EngineRecord:
+        return EngineRecord(
+            version=self.stack.upstream.archive.version,
+            stamp=self.stack.stamp,
+            commit=self.stack.upstream.commit,
+            cpu_model=self.cpu.model,
+            cpu_features=list(self.cpu.features),
+            compiler=self.toolchain.version,
+            built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            build_seconds=round(seconds, 1),
+            patches={patch.name: patch.subject for patch in self.stack.patches},
+        )
+
+
+def _jobs() -> int:
+    """Compilers to run at once: one for each CPU that we may use, as far as memory allows."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cpus, memory.available() // BYTES_PER_JOB))
+
+
+def _replace_directory(staged: Path, target: Path) -> None:
+    """Put a finished directory in its place; a process that has the old libraries loaded keeps them."""
+    retired = target.with_name(f".{target.name}.old")
+    shutil.rmtree(retired, ignore_errors=True)
+    if target.exists():
+        target.rename(retired)
+    staged.rename(target)
+    sync_directory(target.parent)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _copy_libraries(source: Path, target: Path) -> None:
+    """Copy shared libraries with their version links; one that is already there is in use and stays."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.glob("lib*")):
+        if not (target / path.name).exists():
+            shutil.copy2(path, target / path.name, follow_symlinks=False)
+
+
+def library_path(directory: Path) -> Path:
+    """libllama inside a directory of libraries, under this platform's name."""
+    return directory / ("libllama.dylib" if sys.platform == "darwin" else "libllama.so")
+
+
+def _check_stamp(directory: Path, expected: str) -> None:
+    """Load the library in a process of its own, where a crash is an answer, and compare its stamp."""
+    command = [sys.executable, "-c", PROBE, str(library_path(directory))]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.stdout.strip() != expected:
+        why = (result.stderr.strip().splitlines() or [f"its stamp is {result.stdout.strip()!r}, expected {expected}"])[
+            -1
+        ]
+        raise BuildFailed("the library that was built does not load", why=why, hint="edgellm engine build --clean")

@@ -1,0 +1,113 @@
+"""A scripted engine without weights, for tests of what lies above an engine.
+
+    model = FakeModel(answers=["Hello!"])
+
+Tokens are the bytes of UTF-8 text plus one end token; each answer is given in turn, byte by byte, so characters
+arrive split exactly as they can from a real model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.engine.base import ModelInfo, Sampling
+
+END = 256
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}<assistant>"
+
+
+class FakeSampler:
+    """Gives the context's scripted tokens."""
+
+    def __init__(self, context: FakeContext) -> None:
+        self._context = context
+
+    def sample(self) -> int:
+        """The next token of the script."""
+        return self._context.next_token()
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class FakeContext:
+    """Keeps tokens; `decoded` counts what was computed, call by call."""
+
+    def __init__(self, model: FakeModel, n_ctx: int, n_batch: int) -> None:
+        self.n_ctx = n_ctx
+        self.n_batch = n_batch
+        self.tokens: list[int] = []
+        self.decoded: list[int] = []
+        self._model = model
+        self._answer: list[int] = []
+        self._position = 0
+
+    def keep(self, n_tokens: int) -> int:
+        """Cut the tokens."""
+        del self.tokens[n_tokens:]
+        self._answer = []
+        return n_tokens
+
+    def decode(self, tokens: Sequence[int]) -> None:
+        """Append tokens."""
+        if not 0 < len(tokens) <= self.n_batch or len(self.tokens) + len(tokens) > self.n_ctx:
+            raise ValueError("more tokens than fit")
+        self.tokens.extend(tokens)
+        self.decoded.append(len(tokens))
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """One-hot on nothing in particular."""
+        return np.zeros(END + 1, np.float32)
+
+    def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> FakeSampler:
+        """A sampler that follows the script."""
+        return FakeSampler(self)
+
+    def next_token(self) -> int:
+        """The next byte of the answer whose turn it is."""
+        if not self._answer:
+            self._answer = [*self._model.next_answer().encode(), END]
+            self._position = 0
+        token = self._answer[self._position]
+        self._position += 1
+        return token
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class FakeModel:
+    """Gives scripted answers in turn, the last one again and again."""
+
+    def __init__(
+        self, answers: Sequence[str] = ("Hello!",), *, chat_template: str = TEMPLATE, n_ctx_train: int = 4096
+    ) -> None:
+        self._answers = list(answers)
+        self.info = ModelInfo(Path("fake.gguf"), "fake", "fake 0B", 0, 0, n_ctx_train, END + 1, chat_template, "", "")
+
+    def next_answer(self) -> str:
+        """The answer whose turn it is."""
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+    def tokenize(self, text: str, *, special: bool = False, bos: bool = True) -> list[int]:
+        """The bytes of the text."""
+        return list(text.encode())
+
+    def piece(self, token: int) -> bytes:
+        """One byte."""
+        return bytes([token]) if token < END else b""
+
+    def is_end(self, token: int) -> bool:
+        """Whether it is the end token."""
+        return token == END
+
+    def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> FakeContext:
+        """An empty context."""
+        return FakeContext(self, n_ctx, n_batch)
+
+    def close(self) -> None:
+        """Nothing to free."""

@@ -1,0 +1,310 @@
+"""The real engine: our llama.cpp, in process, through the low-level bindings. The only importer of `llama_cpp`.
+
+    engine = LlamaEngine(installed.require(settings, stack))
+    model = engine.load(Path("model.gguf"))
+
+The bindings come from the engine's own directory and load the library beside them; a library that does not tell
+the expected patch stamp (a stock one, say) is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgellm.engine.base import ModelInfo, Sampling
+from edgellm.engine.installed import BUILD_COMMAND, InstalledEngine
+from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel
+from edgellm.progress import Progress, Report, silent
+
+GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR = 3, 4
+LLAMA_DECODE_NO_SLOT = 1
+NULL_TOKEN = -1
+
+
+class LlamaEngine:
+    """The engine of one directory, loaded into this process."""
+
+    def __init__(self, installed: InstalledEngine) -> None:
+        self.installed = installed
+        self.messages: deque[str] = deque(maxlen=200)
+        self._c = _import_bindings(installed)
+        self._log = self._c.llama_log_callback(self._on_log)
+        self._c.llama_log_set(self._log, None)
+        self._c.llama_backend_init()
+
+    @property
+    def stamp(self) -> str:
+        """The patch stamp that the loaded library itself tells."""
+        return _stamp_of(self._c)
+
+    def _on_log(self, level: int, text: bytes, _: object) -> None:
+        if level in (GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR):
+            self.messages.append(text.decode(errors="replace").strip())
+
+    def _last_error(self) -> str:
+        """The engine's own reason: the first message since the log was cleared, later ones repeat it."""
+        return self.messages[0] if self.messages else "the engine gave no reason"
+
+    def load(self, path: Path, *, report: Report = silent) -> LlamaModel:
+        """Load a GGUF file.
+
+        Raises:
+            UnsupportedModel: the engine refuses the file; its own words are in `why`.
+        """
+        self.messages.clear()
+
+        def on_progress(fraction: float, _: object) -> bool:
+            report(Progress("loading", round(fraction * 100), 100, "%"))
+            return True
+
+        params = self._c.llama_model_default_params()
+        params.progress_callback = callback = self._c.llama_progress_callback(on_progress)
+        pointer = self._c.llama_model_load_from_file(os.fsencode(path), params)
+        del callback  # kept alive until here
+        if not pointer:
+            raise UnsupportedModel(f"the engine cannot load {path.name}", why=self._last_error(), path=str(path))
+        return LlamaModel(self, pointer, path)
+
+
+class LlamaModel:
+    """Weights and vocabulary of one file."""
+
+    def __init__(self, engine: LlamaEngine, pointer: Any, path: Path) -> None:
+        self._engine = engine
+        self._c = engine._c
+        self._pointer = pointer
+        self._vocab = self._c.llama_model_get_vocab(pointer)
+        self.info = self._describe(path)
+
+    def _describe(self, path: Path) -> ModelInfo:
+        c, pointer = self._c, self._pointer
+        template = c.llama_model_chat_template(pointer, None)
+        description = ctypes.create_string_buffer(128)
+        c.llama_model_desc(pointer, description, len(description))
+        return ModelInfo(
+            path=path,
+            architecture=self._metadata("general.architecture"),
+            description=description.value.decode(errors="replace"),
+            n_params=c.llama_model_n_params(pointer),
+            n_bytes=c.llama_model_size(pointer),
+            n_ctx_train=c.llama_model_n_ctx_train(pointer),
+            n_vocab=c.llama_vocab_n_tokens(self._vocab),
+            chat_template=template.decode(errors="replace") if template else "",
+            bos=self._token_text(c.llama_vocab_bos(self._vocab)),
+            eos=self._token_text(c.llama_vocab_eos(self._vocab)),
+        )
+
+    def _metadata(self, key: str) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        length = self._c.llama_model_meta_val_str(self._pointer, key.encode(), buffer, len(buffer))
+        return buffer.value.decode(errors="replace") if length >= 0 else ""
+
+    def _token_text(self, token: int) -> str:
+        if token == NULL_TOKEN:
+            return ""
+        return bytes(self._c.llama_vocab_get_text(self._vocab, token)).decode(errors="replace")
+
+    def tokenize(self, text: str, *, special: bool = False, bos: bool = True) -> list[int]:
+        """Token ids of a text; see `base.Model`."""
+        data = text.encode(errors="replace")
+        size = len(data) + 2  # never more tokens than bytes, plus BOS and EOS
+        buffer = (self._c.llama_token * size)()
+        count = self._c.llama_tokenize(self._vocab, data, len(data), buffer, size, False, special)
+        if count < 0:
+            raise EngineError("the engine cannot tokenize this text", why=f"it wants room for {-count} tokens")
+        tokens = list(buffer[:count])
+        first = self._c.llama_vocab_bos(self._vocab)
+        if bos and self._c.llama_vocab_get_add_bos(self._vocab) and first != NULL_TOKEN and tokens[:1] != [first]:
+            tokens.insert(0, first)
+        return tokens
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token; see `base.Model`."""
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count: int = self._c.llama_token_to_piece(self._vocab, token, buffer, size, 0, False)
+            if count >= 0:
+                return buffer.raw[:count]
+            size = -count
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token ends an answer."""
+        return bool(self._c.llama_vocab_is_eog(self._vocab, token))
+
+    def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> LlamaContext:
+        """A new, empty context of `n_ctx` tokens (rounded up by the engine to what its cache wants).
+
+        Raises:
+            DoesNotFit: the engine could not allocate the cache or its buffers.
+        """
+        self._engine.messages.clear()
+        params = self._c.llama_context_default_params()
+        params.n_ctx = n_ctx
+        params.n_batch = params.n_ubatch = n_batch
+        params.n_threads = params.n_threads_batch = n_threads
+        params.n_seq_max = 1
+        params.no_perf = True
+        pointer = self._c.llama_init_from_model(self._pointer, params)
+        if not pointer:
+            why, hint = self._engine._last_error(), "a smaller --ctx-size"
+            raise DoesNotFit(f"the engine cannot make a context of {n_ctx} tokens", why=why, hint=hint, n_ctx=n_ctx)
+        return LlamaContext(self._c, pointer, n_ctx)
+
+    def close(self) -> None:
+        """Free the model."""
+        if self._pointer:
+            self._c.llama_model_free(self._pointer)
+            self._pointer = None
+
+
+class LlamaSampler:
+    """penalties -> top-k -> top-p -> min-p -> temperature -> draw, or penalties -> greedy."""
+
+    def __init__(self, c: Any, context: Any, sampling: Sampling, history: Sequence[int]) -> None:
+        self._c = c
+        self._context = context
+        self._pointer = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
+        for sampler in self._steps(sampling):
+            c.llama_sampler_chain_add(self._pointer, sampler)
+        for token in history[-sampling.repeat_last_n :]:
+            c.llama_sampler_accept(self._pointer, token)
+
+    def _steps(self, sampling: Sampling) -> Iterator[Any]:
+        c = self._c
+        if sampling.repeat_penalty != 1.0:
+            yield c.llama_sampler_init_penalties(
+                self._n_vocab(), sampling.repeat_last_n, sampling.repeat_penalty, 0.0, 0.0
+            )
+        if sampling.temperature <= 0:
+            yield c.llama_sampler_init_greedy()
+            return
+        yield c.llama_sampler_init_top_k(sampling.top_k)
+        yield c.llama_sampler_init_top_p(sampling.top_p, 1)
+        yield c.llama_sampler_init_min_p(sampling.min_p, 1)
+        yield c.llama_sampler_init_temp(sampling.temperature)
+        yield c.llama_sampler_init_dist(sampling.seed)
+
+    def _n_vocab(self) -> int:
+        model = self._c.llama_get_model(self._context)
+        return int(self._c.llama_vocab_n_tokens(self._c.llama_model_get_vocab(model)))
+
+    def sample(self) -> int:
+        """Draw the next token; the chain remembers it."""
+        return int(self._c.llama_sampler_sample(self._pointer, self._context, -1))
+
+    def close(self) -> None:
+        """Free the chain."""
+        if self._pointer:
+            self._c.llama_sampler_free(self._pointer)
+            self._pointer = None
+
+
+class LlamaContext:
+    """One sequence over a model; `tokens` mirrors what the KV cache holds."""
+
+    def __init__(self, c: Any, pointer: Any, n_ctx: int) -> None:
+        self._c = c
+        self._pointer = pointer
+        self._memory = c.llama_get_memory(pointer)
+        self.n_ctx = n_ctx
+        self.n_batch: int = c.llama_n_batch(pointer)
+        self.tokens: list[int] = []
+
+    def keep(self, n_tokens: int) -> int:
+        """Cut the cache; a recurrent state cannot be cut and is cleared instead."""
+        if not self._c.llama_memory_seq_rm(self._memory, 0, n_tokens, -1):
+            self._c.llama_memory_clear(self._memory, True)
+            n_tokens = 0
+        del self.tokens[n_tokens:]
+        return n_tokens
+
+    def decode(self, tokens: Sequence[int]) -> None:
+        """Append tokens; see `base.Context`."""
+        if not 0 < len(tokens) <= self.n_batch:
+            raise ValueError(f"decode takes 1 to {self.n_batch} tokens, not {len(tokens)}")
+        array = (self._c.llama_token * len(tokens))(*tokens)
+        status = self._c.llama_decode(self._pointer, self._c.llama_batch_get_one(array, len(tokens)))
+        if status != 0:
+            why = "the context is full" if status == LLAMA_DECODE_NO_SLOT else f"llama_decode returned {status}"
+            raise EngineError("the engine failed while computing", why=why, status=status)
+        self.tokens.extend(tokens)
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """Logits [n_vocab] after the last token."""
+        model = self._c.llama_get_model(self._pointer)
+        n_vocab = self._c.llama_vocab_n_tokens(self._c.llama_model_get_vocab(model))
+        pointer = self._c.llama_get_logits_ith(self._pointer, -1)
+        return np.ctypeslib.as_array(pointer, shape=(n_vocab,)).copy()
+
+    def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> LlamaSampler:
+        """A chain of samplers in llama.cpp's order."""
+        return LlamaSampler(self._c, self._pointer, sampling, history)
+
+    def close(self) -> None:
+        """Free the context."""
+        if self._pointer:
+            self._c.llama_free(self._pointer)
+            self._pointer = None
+
+
+def _import_bindings(installed: InstalledEngine) -> Any:
+    """The low-level module `llama_cpp.llama_cpp`, from the engine's directory, over the engine's library.
+
+    Only that module is loaded: the package's own __init__ pulls in its high-level API and a disk cache that
+    we do not use. Hence the bare package module put in its place.
+    """
+    loaded = sys.modules.get("llama_cpp.llama_cpp")
+    if loaded is None:
+        package = ModuleType("llama_cpp")
+        package.__path__ = [str(installed.bindings / "llama_cpp")]
+        sys.modules["llama_cpp"] = package
+        with _environment("LLAMA_CPP_LIB_PATH", str(installed.libraries)):
+            try:
+                loaded = importlib.import_module("llama_cpp.llama_cpp")
+            except (OSError, ImportError, RuntimeError, AttributeError) as error:
+                del sys.modules["llama_cpp"]
+                hint = f"{BUILD_COMMAND} --clean"
+                raise EngineError("the engine's library does not load", why=str(error), hint=hint) from error
+    stamp = _stamp_of(loaded)
+    if stamp != installed.record.stamp:
+        raise EngineError(
+            "the llama.cpp library in this process is not edgellm's",
+            why=f"its patch stamp is {stamp or 'missing, as in a stock build'}, expected {installed.record.stamp}",
+            hint=f"{BUILD_COMMAND} --clean",
+        )
+    return loaded
+
+
+def _stamp_of(bindings: Any) -> str:
+    try:
+        function = bindings._lib.edgellm_stamp
+    except AttributeError:
+        return ""
+    function.restype = ctypes.c_char_p
+    return (function() or b"").decode(errors="replace")
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

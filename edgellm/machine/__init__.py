@@ -1,0 +1,1 @@
+"""What this machine has: CPU features and cores, memory, within the limits of a container."""

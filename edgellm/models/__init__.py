@@ -1,0 +1,1 @@
+"""Models: recipes, the files on this machine, and the memory they need."""

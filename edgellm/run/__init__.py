@@ -1,0 +1,1 @@
+"""Running models: prompts, generation, conversations and the numbers that go with them."""

@@ -1,0 +1,121 @@
+"""The numbers of one answer: rates, time to first token, context, memory; measured once, shown everywhere.
+
+meter = Meter(load_seconds=0.3)
+for event in meter.watch(generate(...)): ...
+meter.stats().decode_rate
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from edgellm.machine import memory
+from edgellm.run.generation import Event, Finished, Prefill, Text
+
+# The rate "now" is taken over this many of the last tokens.
+WINDOW = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """One answer in numbers. Times are seconds, memory is bytes, rates are tokens per second.
+
+    `prompt_tokens` counts the whole prompt, `reused_tokens` the part that was in the cache already. The first
+    token comes out of the prompt's last computation, so `decode_rate` counts the tokens after it.
+    """
+
+    prompt_tokens: int
+    reused_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    load_seconds: float
+    prefill_seconds: float
+    decode_seconds: float
+    ttft_seconds: float
+    n_ctx: int
+    resident_bytes: int
+    peak_resident_bytes: int
+    available_bytes: int
+
+    @property
+    def context_used(self) -> int:
+        """Tokens in the context after the answer."""
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def prefill_rate(self) -> float:
+        """Prompt tokens computed per second."""
+        return _rate(self.prompt_tokens - self.reused_tokens, self.prefill_seconds)
+
+    @property
+    def decode_rate(self) -> float:
+        """Tokens generated per second, after the first."""
+        return _rate(self.completion_tokens - 1, self.decode_seconds)
+
+
+class Meter:
+    """Watches the events of one answer."""
+
+    def __init__(
+        self, *, n_ctx: int, load_seconds: float = 0.0, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._n_ctx = n_ctx
+        self._load_seconds = load_seconds
+        self._clock = clock
+        self._begin = self._prefilled = self._first = self._last = clock()
+        self._recent: deque[float] = deque(maxlen=WINDOW + 1)
+        self.prefill = Prefill(0, 0, 0)
+        self.completion_tokens = 0
+        self.finish_reason = ""
+
+    def watch(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Pass the events on, counted and timed."""
+        self._begin = self._clock()
+        for event in events:
+            self._see(event)
+            yield event
+
+    def _see(self, event: Event) -> None:
+        now = self._clock()
+        match event:
+            case Prefill():
+                self.prefill = event
+                self._prefilled = now
+            case Text():
+                if self.completion_tokens == 0:
+                    self._first = now
+                self.completion_tokens += 1
+                self._last = now
+                self._recent.append(now)
+            case Finished(reason):
+                self.finish_reason = reason
+
+    @property
+    def rate_now(self) -> float:
+        """Tokens per second over the last few tokens."""
+        return _rate(len(self._recent) - 1, self._recent[-1] - self._recent[0]) if self._recent else 0.0
+
+    def stats(self) -> Stats:
+        """The numbers so far."""
+        started = self.completion_tokens > 0
+        return Stats(
+            prompt_tokens=self.prefill.total,
+            reused_tokens=self.prefill.reused,
+            completion_tokens=self.completion_tokens,
+            finish_reason=self.finish_reason,
+            load_seconds=self._load_seconds,
+            prefill_seconds=self._prefilled - self._begin,
+            decode_seconds=self._last - self._first,
+            ttft_seconds=self._first - self._begin if started else 0.0,
+            n_ctx=self._n_ctx,
+            resident_bytes=memory.resident(),
+            peak_resident_bytes=memory.peak_resident(),
+            available_bytes=memory.available(),
+        )
+
+
+def _rate(count: int, seconds: float) -> float:
+    return count / seconds if count > 0 and seconds > 0 else 0.0

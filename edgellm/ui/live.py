@@ -1,0 +1,102 @@
+"""An answer as it streams, with a line of live numbers below it on a terminal.
+
+    with AnswerView(meter) as view:
+        for event in meter.watch(events): view.show(event)
+
+The text itself is printed raw, so it scrolls, wraps and stays as usual. The status line lives in the row below
+the cursor: it is erased before each piece of text and drawn again after it, with the cursor saved in between.
+Off a terminal there is only the text.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from types import TracebackType
+
+from edgellm.run.generation import Event, Prefill, Text
+from edgellm.run.telemetry import Meter, Stats
+from edgellm.ui.console import is_terminal, printable
+from edgellm.ui.units import duration, rate, size
+
+REFRESH_SECONDS = 0.1
+ESC = "\x1b"
+ERASE_BELOW = f"{ESC}[J"
+# Index and reverse index: make sure that a row below exists, without changing the column.
+ROOM_BELOW = f"{ESC}D{ESC}M"
+SAVE, RESTORE, DOWN = f"{ESC}7", f"{ESC}8", f"{ESC}D\r"
+DIM, PLAIN = f"{ESC}[2m", f"{ESC}[0m"
+
+
+class AnswerView:
+    """Prints the text of one answer to stdout; with `live`, the numbers of its meter below."""
+
+    def __init__(self, meter: Meter, *, live: bool = True) -> None:
+        self._meter = meter
+        self._terminal = is_terminal(sys.stdout)
+        self._live = live and self._terminal
+        self._drawn = 0.0
+        self._status = ""
+        self._column_zero = True
+
+    def __enter__(self) -> AnswerView:
+        return self
+
+    def show(self, event: Event) -> None:
+        """Print what is new."""
+        text = event.text if isinstance(event, Text) else ""
+        if not self._live:
+            self._write(printable(text) if self._terminal else text)
+            return
+        now = time.monotonic()
+        if now - self._drawn >= REFRESH_SECONDS or not self._status:
+            self._status = self._status_text(event)
+            self._drawn = now
+        status = self._status[: shutil.get_terminal_size().columns - 1]
+        below = f"{ROOM_BELOW}{SAVE}{DOWN}{DIM}{status}{PLAIN}{RESTORE}"
+        self._write(f"{ERASE_BELOW}{printable(text)}{below}", text)
+
+    def _write(self, output: str, text: str | None = None) -> None:
+        text = output if text is None else text
+        if text:
+            self._column_zero = text.endswith("\n")
+        if output:
+            sys.stdout.write(output)
+            sys.stdout.flush()
+
+    def _status_text(self, event: Event) -> str:
+        prefill = self._meter.prefill
+        if isinstance(event, Prefill) and prefill.done < prefill.total:
+            return f"reading the prompt  {prefill.done:,}/{prefill.total:,} tokens"
+        return status_line(self._meter.stats(), self._meter.rate_now)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is BrokenPipeError:
+            return
+        self._write((ERASE_BELOW if self._live else "") + ("" if self._column_zero else "\n"))
+
+
+def status_line(stats: Stats, rate_now: float | None = None) -> str:
+    """Rate, time to first token, context and memory, on one line."""
+    parts = [
+        rate(stats.decode_rate if rate_now is None else rate_now),
+        f"first token {duration(stats.ttft_seconds)}",
+        f"context {stats.context_used:,}/{stats.n_ctx:,}",
+        f"memory {size(stats.resident_bytes)}, {size(stats.available_bytes)} available",
+    ]
+    return "  ".join(parts)
+
+
+def final_lines(stats: Stats) -> str:
+    """All numbers of an answer, for `--stats`."""
+    computed = stats.prompt_tokens - stats.reused_tokens
+    reused = f" ({stats.reused_tokens:,} more were in the cache)" if stats.reused_tokens else ""
+    return (
+        f"prompt   {computed:,} tokens in {duration(stats.prefill_seconds)}, {rate(stats.prefill_rate)}{reused}\n"
+        f"answer   {stats.completion_tokens:,} tokens in {duration(stats.decode_seconds)}, {rate(stats.decode_rate)}, "
+        f"ended by {stats.finish_reason}\n"
+        f"latency  first token {duration(stats.ttft_seconds)}, loading {duration(stats.load_seconds)}\n"
+        f"memory   {size(stats.resident_bytes)} resident, {size(stats.peak_resident_bytes)} at most, "
+        f"{size(stats.available_bytes)} available; context {stats.context_used:,}/{stats.n_ctx:,}"
+    )

@@ -1,0 +1,104 @@
+"""Conversations: what the template sees, what is kept after each kind of end, what is reused."""
+
+import pytest
+
+from edgellm.engine.base import Sampling
+from edgellm.engine.fake import FakeModel
+from edgellm.errors import PromptTooLong, UnsupportedModel, UsageError
+from edgellm.run.chat_template import ChatTemplate
+from edgellm.run.generation import Limits, Text
+from edgellm.run.session import Session
+from edgellm.run.telemetry import Meter
+
+GREEDY = Sampling(temperature=0)
+
+
+def opened(model: FakeModel, n_ctx: int = 500, system: str | None = None) -> Session:
+    return Session(model, n_ctx=n_ctx, n_batch=16, n_threads=1, system=system)
+
+
+def ask(session: Session, text: str, limits: Limits | None = None) -> str:
+    events = session.ask(text, GREEDY, limits or Limits())
+    return "".join(event.text for event in events if isinstance(event, Text))
+
+
+def test_question_and_answer_join_the_conversation() -> None:
+    session = opened(FakeModel(["Hello!", "Fine."]), system="Be brief.")
+    assert ask(session, "Hi") == "Hello!" and ask(session, "How are you?") == "Fine."
+    assert [message["role"] for message in session.messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert session.messages[-1]["content"] == "Fine."
+
+
+def test_the_second_turn_computes_only_what_is_new() -> None:
+    session = opened(FakeModel(["Hello!", "Fine."]))
+    ask(session, "Hi")
+    before = len(session.context.tokens)
+    meter = Meter(n_ctx=500)
+    list(meter.watch(session.ask("How are you?", GREEDY, Limits())))
+    assert meter.prefill.reused == before
+
+
+def test_an_answer_that_was_stopped_is_kept_as_far_as_it_came() -> None:
+    session = opened(FakeModel(["abcdef"]))
+    assert ask(session, "Hi", Limits(max_tokens=3)) == "abc"
+    assert session.messages[-1]["content"] == "abc"
+
+
+def test_a_turn_that_never_began_leaves_the_conversation_as_it_was() -> None:
+    session = opened(FakeModel(["Hello!"]), n_ctx=90)
+    ask(session, "Hi")
+    kept = list(session.messages)
+    with pytest.raises(PromptTooLong):
+        ask(session, "x" * 100)
+    assert session.messages == kept
+    ask(session, "y", Limits(interrupted=lambda: True))
+    assert session.messages == kept
+
+
+def test_restarting_keeps_or_replaces_the_system_message() -> None:
+    session = opened(FakeModel(), system="one")
+    ask(session, "Hi")
+    session.restart()
+    assert session.messages == [{"role": "system", "content": "one"}]
+    session.restart(system="two")
+    assert session.messages == [{"role": "system", "content": "two"}]
+
+
+def test_a_model_without_a_template_can_complete_but_not_chat() -> None:
+    session = opened(FakeModel(["there was"], chat_template=""))
+    with pytest.raises(UnsupportedModel, match="not a chat model"):
+        ask(session, "Hi")
+    events = session.complete("Once upon a time", GREEDY, Limits())
+    assert "".join(event.text for event in events if isinstance(event, Text)) == "there was"
+    assert session.messages == []
+
+
+def test_templates_render_with_special_tokens_and_helpers() -> None:
+    template = ChatTemplate(
+        "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content | tojson }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}{{ eos_token }}",
+        bos="<s>",
+        eos="</s>",
+    )
+    assert template.render([{"role": "user", "content": "é<"}]) == '<s>[user]"é<"[assistant]</s>'
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ raise_exception('only users may speak') }}",
+        "{{ messages[7].content }}",
+        "{{ 1 / 0 }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{% for i in range(10 ** 12) %}{% endfor %}",
+        "{{ messages.append(1) }}",
+    ],
+)
+def test_a_template_that_fails_or_is_hostile_is_one_error(source: str) -> None:
+    with pytest.raises(UsageError, match="refuses this conversation"):
+        ChatTemplate(source).render([{"role": "user", "content": "x"}])
+
+
+def test_a_template_that_does_not_parse() -> None:
+    with pytest.raises(UnsupportedModel, match="broken"):
+        ChatTemplate("{% for %}")

@@ -1,0 +1,75 @@
+"""In a real terminal: the live line, Ctrl-C, Ctrl-D, the bar; and nothing of them off a terminal."""
+
+import re
+import sys
+from collections.abc import Iterator
+
+import pexpect
+import pytest
+
+from edgellm.settings import Settings
+
+pytestmark = [pytest.mark.engine, pytest.mark.model]
+PROMPT = r"> "
+STATUS = r"tok/s  first token [\d.]+ s  context \d+/4,096  memory [\d.]+ [MG]B, [\d.]+ GB available"
+
+
+@pytest.fixture
+def chat(with_engine: Settings) -> Iterator["pexpect.spawn[str]"]:
+    command = [sys.executable, "-m", "edgellm", "chat", "smollm2", "--temp", "0"]
+    child = pexpect.spawn(command[0], command[1:], encoding="utf-8", dimensions=(30, 120), timeout=60)
+    child.expect("Ctrl-D leaves")
+    child.expect(PROMPT)
+    yield child
+    child.close(force=True)
+
+
+def test_numbers_show_while_it_answers(chat: "pexpect.spawn[str]") -> None:
+    chat.send("What is the capital of France?\r")
+    chat.expect(STATUS)
+    chat.expect("Paris")
+    chat.expect(PROMPT)
+    chat.send("/stats\r")
+    chat.expect(r"ended by stop")
+    chat.sendeof()
+    chat.expect(pexpect.EOF)
+    chat.close()
+    assert chat.exitstatus == 0
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_the_session(chat: "pexpect.spawn[str]") -> None:
+    chat.send("Count from 1 to 1000, one number a line.\r")
+    chat.expect(STATUS)
+    chat.sendintr()
+    chat.expect(r"\[stopped\]")
+    chat.expect(PROMPT)
+    chat.sendintr()
+    chat.expect("Ctrl-D or /exit leaves")
+    chat.expect(PROMPT)
+    chat.send("What is the capital of France?\r")
+    chat.expect("Paris")
+    chat.send("/exit\r")
+    chat.expect(pexpect.EOF)
+    chat.close()
+    assert chat.exitstatus == 0
+
+
+def test_commands(chat: "pexpect.spawn[str]") -> None:
+    chat.send("/hlp\r")
+    chat.expect(r"did you mean /help\?")
+    chat.send("/help\r")
+    chat.expect("forget the conversation")
+    chat.send("/clear\r")
+    chat.expect("starts over")
+
+
+def test_ctrl_c_in_run_ends_with_130_and_what_there_is(with_engine: Settings) -> None:
+    arguments = ["-m", "edgellm", "run", "smollm2", "Count from 1 to 1000.", "--temp", "0"]
+    child = pexpect.spawn(sys.executable, arguments, encoding="utf-8", dimensions=(30, 120), timeout=60)
+    child.expect(STATUS)
+    child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    # The status line is gone from the screen, and the cursor is on a line of its own.
+    assert child.before is not None and re.search(r"\x1b\[J(\r\n)?$", child.before)
