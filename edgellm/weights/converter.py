@@ -9,10 +9,8 @@ names and shapes of all tensors, the tokenizer, and whether the types fit. Memor
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +18,12 @@ import numpy as np
 from edgellm.errors import CorruptFile, UnsupportedModel, UsageError
 from edgellm.formats.gguf_file import GGUFFile
 from edgellm.formats.gguf_writer import GGUFWriter
-from edgellm.formats.quant_types import QuantType, named_type
+from edgellm.formats.quant_types import QuantType, named_type, tensor_nbytes
 from edgellm.formats.ternary import Bytes, i2_s_tail
 from edgellm.progress import Progress, Report, silent
 from edgellm.weights.checkpoints import read_checkpoint
 from edgellm.weights.checkpoints.plan import Plan, PlannedTensor, Role
+from edgellm.weights.conversion import Conversion, describe
 from edgellm.weights.slabs import FLOAT_TYPES, Floats, Ternary, Values
 from edgellm.weights.tokenizers import MetadataValue, name_for_engine, read_vocabulary, tokenizer_metadata
 
@@ -35,32 +34,6 @@ _FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "BF16": 32, 
 _QUANTIZATION_VERSION = 2
 # Head types that `quantize` makes; those that need an importance matrix are left out.
 _ENGINE_TYPES = ("Q6_K", "Q5_K", "Q4_K", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS")
-
-
-@dataclass(frozen=True, slots=True)
-class TypeCount:
-    """The tensors of one type in the finished file."""
-
-    type: str
-    n_tensors: int
-    n_params: int
-    n_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Conversion:
-    """What was written: `outtype` is the type of the matrices, `head` that of embedding and output head."""
-
-    path: Path
-    name: str
-    architecture: str
-    outtype: str
-    head: str
-    n_bytes: int
-    n_params: int
-    seconds: float
-    types: tuple[TypeCount, ...]
-    notes: tuple[str, ...]
 
 
 def convert(
@@ -101,19 +74,13 @@ def convert(
         for tensor in plan.tensors:
             writer.declare(tensor.name, tensor.shape[::-1], types[tensor.name])
         _write(writer, plan, types, quantize, report)
-    counts = _read_back(output, types)
-    return Conversion(
-        path=output,
-        name=source.name,
-        architecture=str(keys["general.architecture"]),
-        outtype=target.name,
-        head=head_type.name,
-        n_bytes=output.stat().st_size,
-        n_params=sum(count.n_params for count in counts),
-        seconds=time.monotonic() - started,
-        types=counts,
-        notes=notes,
-    )
+    _check_written(output, types)
+    return describe(output, source.name, target.name, head_type.name, time.monotonic() - started, notes)
+
+
+def needs_engine(head: str | None) -> bool:
+    """Whether a head type has no numpy codec and is made by `quantize`."""
+    return head is not None and named_type(head).name in _ENGINE_TYPES
 
 
 def _matrix_type(plan: Plan, outtype: str | None, name: str) -> QuantType:
@@ -131,7 +98,7 @@ def _head_type(target: QuantType, head: str | None, quantize: Quantize | None) -
     if chosen.name not in (*FLOAT_TYPES, *_ENGINE_TYPES):
         types = ", ".join((*FLOAT_TYPES, *_ENGINE_TYPES))
         raise UsageError(f"an embedding cannot be {chosen}", hint=f"types for --head are {types}", type=chosen.name)
-    if chosen.name in _ENGINE_TYPES and quantize is None:
+    if needs_engine(head) and quantize is None:
         why = f"{chosen} is made by the engine, which is not there"
         raise UsageError(f"--head {chosen} is not possible", why=why, hint="edgellm engine build, or --head q8_0")
     return chosen
@@ -179,17 +146,17 @@ def _write(
     quantize: Quantize | None,
     report: Report,
 ) -> None:
-    total = sum(math.prod(tensor.shape) for tensor in plan.tensors)
-    done = 0
+    sizes = {tensor.name: tensor_nbytes(types[tensor.name], tensor.shape[::-1]) for tensor in plan.tensors}
+    total, done = sum(sizes.values()), 0
     for tensor in plan.tensors:
-        report(Progress("converting", done, total, "weights"))
+        report(Progress("converting", done, total, "B"))
         try:
             writer.write(tensor.name, _encoded(tensor, types[tensor.name], quantize))
         except UnsupportedModel as error:
             error.why = f"tensor {tensor.name}: {error.why}"
             raise
-        done += math.prod(tensor.shape)
-    report(Progress("converting", done, total, "weights"))
+        done += sizes[tensor.name]
+    report(Progress("converting", done, total, "B"))
 
 
 def _encoded(tensor: PlannedTensor, target: QuantType, quantize: Quantize | None) -> Iterator[Bytes]:
@@ -206,17 +173,11 @@ def _encoded(tensor: PlannedTensor, target: QuantType, quantize: Quantize | None
         yield np.frombuffer(i2_s_tail(float(scale)), np.uint8)
 
 
-def _read_back(path: Path, types: Mapping[str, QuantType]) -> tuple[TypeCount, ...]:
-    """Count the types in the finished file; CorruptFile, and no file, when they are not those that were asked for."""
-    counts: dict[str, list[int]] = {}
+def _check_written(path: Path, types: Mapping[str, QuantType]) -> None:
+    """Read the types back; CorruptFile, and no file, when they are not those that were asked for."""
     with GGUFFile.open(path) as written:
-        wrong = [name for name, info in written.tensors.items() if types.get(name) != info.type]
+        wrong = sorted(name for name, info in written.tensors.items() if types.get(name) != info.type)
         if wrong or len(written.tensors) != len(types):
             path.unlink()
             why = f"the file does not hold the tensor types that were asked for: {', '.join(wrong[:4])}"
             raise CorruptFile(f"{path.name} was not written correctly", why=why)
-        for info in written.tensors.values():
-            count = counts.setdefault(info.type.name, [0, 0, 0])
-            for i, amount in enumerate((1, info.n_params, info.nbytes)):
-                count[i] += amount
-    return tuple(TypeCount(name, *count) for name, count in counts.items())

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tokenizer_files
-from numpy_models import Floats, Shape, decode, int8_product, relu2, silu
+
+from tests.weights import tokenizer_files
+from tests.weights.numpy_models import Floats, Shape, decode, int8_product, relu2, silu
 
 Array = npt.NDArray[Any]
 LINEAR = ("q", "k", "v", "o", "gate", "up", "down")

@@ -1,22 +1,16 @@
-import importlib
-import os
 import sys
-import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from edgellm.engine.installed import InstalledEngine
+from edgellm.engine.llama import LlamaEngine
+
 
 @pytest.fixture(scope="session")
-def llama(engine_lib_dir: Path) -> Iterator[ModuleType]:
-    """The engine's low-level bindings over the engine's library."""
-    os.environ["LLAMA_CPP_LIB_PATH"] = str(engine_lib_dir)
-    sys.path.insert(0, str(engine_lib_dir.parent / "python"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = importlib.import_module("llama_cpp.llama_cpp")
-    module.llama_backend_init()
-    yield module
-    sys.path.remove(str(engine_lib_dir.parent / "python"))
+def llama(engine: InstalledEngine) -> Iterator[ModuleType]:
+    """The engine's low-level bindings, for what the engine protocol has not: a float32 KV cache, embeddings."""
+    loaded = LlamaEngine(engine)
+    yield sys.modules["llama_cpp.llama_cpp"]
+    del loaded

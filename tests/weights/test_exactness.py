@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import checkpoint_maker as make
 import gguf
 import numpy as np
 import pytest
-from gguf_values import read_keys, read_values
-from numpy_models import Floats, Shape
 
 from edgellm.formats.quant_types import QuantType
 from edgellm.weights.converter import Conversion, convert
+from tests.weights import checkpoint_maker as make
+from tests.weights import tokenizer_files
+from tests.weights.gguf_values import read_keys, read_values
+from tests.weights.numpy_models import Floats, Shape
 
 SHAPE = Shape()
 LLAMA_PARTS = {
@@ -144,7 +145,7 @@ def test_llama_that_is_ternary_already_fits_a_ternary_type(tmp_path: Path) -> No
     made = make.bonsai(tmp_path / "bonsai", SHAPE)
     dense = tmp_path / "dense"
     make.write(dense, made.config | {"architectures": ["LlamaForCausalLM"]}, make.plain_tensors(made.weights))
-    make.tokenizer_files.write_spm(dense)
+    tokenizer_files.write_spm(dense)
     _, values = run(make.Made(dense, {}, made.weights, made.logits), "TQ2_0", head="F32")
     assert_same(made, values, swapped=True, rounded=exactly)
 

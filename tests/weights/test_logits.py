@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import checkpoint_maker as make
 import numpy as np
 import pytest
-from engine_run import Loaded, divergence, relative_rmse
-from numpy_models import Shape, bert_vector
 
 from edgellm.weights.converter import convert
+from tests.weights import checkpoint_maker as make
+from tests.weights import tokenizer_files
+from tests.weights.engine_run import Loaded, divergence, relative_rmse
+from tests.weights.numpy_models import Shape, bert_vector
 
 pytestmark = pytest.mark.engine
 
@@ -122,8 +123,8 @@ def test_byte_level_tokens(
 def test_sentencepiece_tokens(tmp_path: Path, llama: ModuleType, as_json: bool) -> None:
     made = make.bonsai(tmp_path, SHAPES[0])
     (tmp_path / "tokenizer.model").unlink()
-    make.tokenizer_files.write_spm(tmp_path, as_json=as_json)
-    pieces = {text: i for i, (text, _, _) in enumerate(make.tokenizer_files.spm_pieces())}
+    tokenizer_files.write_spm(tmp_path, as_json=as_json)
+    pieces = {text: i for i, (text, _, _) in enumerate(tokenizer_files.spm_pieces())}
     result = convert(made.directory, tmp_path / "out.gguf")
     with Loaded(llama, result.path) as model:
         # "the cat" in two pieces; "é" falls back to its two bytes; a control token is never split.

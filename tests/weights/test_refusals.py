@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import checkpoint_maker as make
 import numpy as np
 import pytest
-from numpy_models import Shape
 
 from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel, UsageError
 from edgellm.progress import Progress
 from edgellm.weights.checkpoints import UnknownArchitecture
 from edgellm.weights.converter import convert
+from tests.weights import checkpoint_maker as make
+from tests.weights.numpy_models import Shape
 
 SHAPE = Shape()
 
@@ -245,7 +245,9 @@ def test_wrong_configurations(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert isinstance(error, (CorruptFile, UnsupportedModel))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", r'{"a": "\ud800"}', "[" * 100_000, '{"a": NaN}', '{"a":1,"a":2}', "\udcff"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", r'{"a": "\ud800"}', "[" * 100_000, '{"a": NaN}', '{"a":1,"a":2}', "\udcff"]
+)
 def test_config_that_is_no_json_object(tmp_path: Path, text: str) -> None:
     made = make.llama(tmp_path, SHAPE)
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))

@@ -3,12 +3,12 @@
 import gguf
 import numpy as np
 import pytest
-from numpy_models import Floats
 
 from edgellm.errors import UnsupportedModel
 from edgellm.formats.quant_types import named_type
 from edgellm.weights.slabs import Floats as FloatSlab
 from edgellm.weights.slabs import Grouped, Ternary, half, ternary_rows
+from tests.weights.numpy_models import Floats
 
 
 def tricky() -> Floats:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tokenizer_files as files
 
 from edgellm.errors import CorruptFile, UnsupportedModel
+from edgellm.formats.gguf_file import GGUFFile
 from edgellm.weights.tokenizers import name_for_engine, read_vocabulary, tokenizer_metadata
 from edgellm.weights.tokenizers.special import CHATML
 from edgellm.weights.tokenizers.tiktoken import derive_merges, read_ranks
+from tests.weights import tokenizer_files as files
 
 N_VOCAB = 480
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -296,3 +297,18 @@ def test_wrong_protobuf(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "tokenizer.model").write_bytes(data)
     with pytest.raises(CorruptFile):
         keys(tmp_path)
+
+
+@pytest.mark.engine
+def test_qwens_own_merges_come_back(tmp_path: Path, vocabularies: Path) -> None:
+    """The first 151,643 tokens of Qwen 2's vocabulary are the first Qwen's ranks, its merges what they stand for."""
+    inverse = {character: b for b, character in enumerate(files.alphabet())}
+    with GGUFFile.open(vocabularies / "ggml-vocab-qwen2.gguf") as real:
+        tokens = [str(token) for token in real.get_array("tokenizer.ggml.tokens")]
+        merges = list(real.get_array("tokenizer.ggml.merges"))
+    ranks = [bytes(inverse[character] for character in token) for token in tokens[:151_643]]
+    lines = (base64.b64encode(token) + b" %d" % i for i, token in enumerate(ranks))
+    (tmp_path / "qwen.tiktoken").write_bytes(b"\n".join(lines))
+    vocabulary = read_vocabulary(tmp_path, 151_936, name="qwen")
+    assert list(vocabulary.merges) == merges
+    assert list(vocabulary.tokens.texts[:151_646]) == tokens[:151_646]
