@@ -120,7 +120,8 @@ class PlanBuilder:
 
     def embedding(self, name: str, n_embd: int) -> None:
         """Take the token embedding; its rows are the vocabulary."""
-        self._n_vocab = (*self._source.shape(name), 0)[0]
+        shape = self._source.shape(name)
+        self._n_vocab = shape[0] if shape else 0
         self.key("vocab_size", self._n_vocab)
         self.table(name, "token_embd.weight", (self._n_vocab, n_embd), Role.HEAD)
 
