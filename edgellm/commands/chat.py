@@ -41,7 +41,9 @@ def chat(
     quiet: options.Quiet = False,
     offline: options.Offline = False,
 ) -> None:
-    """Talk to a model; tokens per second and memory show while it answers.
+    """Talk to a model, with live numbers.
+
+    Tokens per second, context and memory show while it answers.
 
     Example: edgellm chat smollm2
     """
@@ -80,10 +82,12 @@ class Conversation:
         from edgellm.errors import EdgellmError
         from edgellm.ui.console import note, print_error
         from edgellm.ui.prompt import ChatPrompt
+        from edgellm.ui.units import count
 
         info, context = self._loaded.session.model.info, self._loaded.session.context
-        about = f"{self._name}  {info.description}  {context.n_ctx:,} tokens  {self._loaded.n_threads} threads"
-        note(f"{about}      /help   Ctrl-C stops the answer   Ctrl-D leaves")
+        about = f"{self._name}  {count(info.n_params)} {info.quant}  {context.n_ctx:,} tokens"
+        keys = "/help   Ctrl-C stops the answer   Ctrl-D leaves"
+        note(f"{about}  {self._loaded.n_threads} threads      {keys}")
         prompt = ChatPrompt(status=self._status, words=HELP)
         while True:
             try:

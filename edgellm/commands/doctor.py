@@ -10,7 +10,9 @@ from edgellm.ui import options
 
 
 def doctor(as_json: options.Json = False) -> None:
-    """Check CPU, memory, disk, compiler, engine and patches, and really generate a few tokens.
+    """Check this machine; really generate a few tokens.
+
+    CPU, memory, disk, compiler, engine and patches; each failure with the command that mends it.
 
     Example: edgellm doctor
     """

@@ -15,7 +15,9 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Remove models; files outside edgellm's own store are only forgotten.
+    """Remove models from this machine.
+
+    Files outside edgellm's own store are only forgotten.
 
     Example: edgellm rm smollm2
     """

@@ -32,8 +32,9 @@ def run(
 ) -> None:
     """Answer one prompt.
 
+    \b
     Examples: edgellm run smollm2 "What is the capital of France?"
-    git diff | edgellm run smollm2 "Summarise this change:"
+              git diff | edgellm run smollm2 "Summarise this change:"
     """
     from edgellm.commands.answering import choose_sampling, load_model, stream_answer
     from edgellm.errors import UsageError

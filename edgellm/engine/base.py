@@ -41,7 +41,7 @@ class ModelInfo:
 
     path: Path
     architecture: str
-    description: str
+    quant: str
     n_params: int
     n_bytes: int
     n_ctx_train: int

@@ -87,7 +87,7 @@ class FakeModel:
         self, answers: Sequence[str] = ("Hello!",), *, chat_template: str = TEMPLATE, n_ctx_train: int = 4096
     ) -> None:
         self._answers = list(answers)
-        self.info = ModelInfo(Path("fake.gguf"), "fake", "fake 0B", 0, 0, n_ctx_train, END + 1, chat_template, "", "")
+        self.info = ModelInfo(Path("fake.gguf"), "fake", "F32", 0, 0, n_ctx_train, END + 1, chat_template, "", "")
 
     def next_answer(self) -> str:
         """The answer whose turn it is."""

@@ -96,7 +96,8 @@ class LlamaModel:
         return ModelInfo(
             path=path,
             architecture=self._metadata("general.architecture"),
-            description=description.value.decode(errors="replace"),
+            # llama.cpp writes "llama 256M Q4_K - Medium": architecture, a guess at the size, file type.
+            quant=description.value.decode(errors="replace").split(maxsplit=2)[-1],
             n_params=c.llama_model_n_params(pointer),
             n_bytes=c.llama_model_size(pointer),
             n_ctx_train=c.llama_model_n_ctx_train(pointer),

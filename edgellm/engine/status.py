@@ -1,6 +1,6 @@
 """What `edgellm engine status` tells: the source, the patches, and what is built from them on this machine.
 
-    status(settings, PatchStack.load(...)).engine  ->  InstalledEngine or None
+status(settings, PatchStack.load(...)).engine  ->  InstalledEngine or None
 """
 
 from __future__ import annotations

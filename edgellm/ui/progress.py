@@ -72,12 +72,13 @@ class _Bars:
             if time.monotonic() - self._began < PATIENCE_SECONDS:
                 return
             self._bars.start()
-        if self._task is None or event.stage != self._stage:
+        new_stage = self._task is None or event.stage != self._stage
+        if new_stage or self._task is None:
             if self._task is not None:
                 self._bars.remove_task(self._task)
             self._task = self._bars.add_task(event.stage, total=event.total, unit=event.unit)
             self._stage = event.stage
-        self._bars.update(self._task, completed=event.done, total=event.total, unit=event.unit)
+        self._bars.update(self._task, completed=event.done, total=event.total, unit=event.unit, refresh=new_stage)
 
 
 class _Lines:

@@ -7,7 +7,6 @@ import sys
 from typing import Any
 
 
-
 def edgellm(
     *arguments: str, stdin: str | bytes | None = None, env: dict[str, str] | None = None, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
@@ -22,7 +21,10 @@ def edgellm(
         check=False,
     )
     text = subprocess.CompletedProcess(
-        result.args, result.returncode, result.stdout.decode("utf-8", "replace"), result.stderr.decode("utf-8", "replace")
+        result.args,
+        result.returncode,
+        result.stdout.decode("utf-8", "replace"),
+        result.stderr.decode("utf-8", "replace"),
     )
     assert "Traceback" not in text.stderr, text.stderr
     return text
@@ -39,5 +41,3 @@ def error(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert result.stdout == ""
     found: dict[str, Any] = json.loads(result.stderr)["error"]
     return found
-
-

@@ -63,7 +63,9 @@ def test_the_limit_and_a_raw_completion() -> None:
 
 def test_a_seed_repeats_a_hot_answer() -> None:
     def sample(seed: str) -> str:
-        return edgellm("run", "smollm2", "Tell me a story.", "--temp", "1.5", "-n", "12", "--seed", seed, "-t", "1").stdout
+        return edgellm(
+            "run", "smollm2", "Tell me a story.", "--temp", "1.5", "-n", "12", "--seed", seed, "-t", "1"
+        ).stdout
 
     assert sample("3") == sample("3") != sample("4")
 

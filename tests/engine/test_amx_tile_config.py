@@ -17,7 +17,9 @@ from edgellm.engine.toolchain import compilers
 from edgellm.machine.cpu import detect
 
 # palette 1, start row 0, 14 reserved bytes, 16 column widths in bytes (uint16), 16 row counts (uint8).
-TILE_CONFIG = struct.pack("<BB14x16H16B", 1, 0, *(64, 64, 32, 32, 64, 64, 64, 64), *(0,) * 8, *(8, 8), *(16,) * 6, *(0,) * 8)
+TILE_CONFIG = struct.pack(
+    "<BB14x16H16B", 1, 0, *(64, 64, 32, 32, 64, 64, 64, 64), *(0,) * 8, *(8, 8), *(16,) * 6, *(0,) * 8
+)
 
 pytestmark = [
     pytest.mark.engine,

@@ -174,5 +174,3 @@ def test_a_full_context_is_an_engine_error(smol: LlamaModel) -> None:
         context.decode([5])
     assert caught.value.why == "the context is full"
     context.close()
-
-

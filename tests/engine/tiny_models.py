@@ -23,7 +23,12 @@ MATRICES = {
 
 
 def write_bitnet(
-    path: Path, vocabularies: Path, *, vocabulary: str = "phi-3", hidden_act: str | None = None, architecture: str = "bitnet"
+    path: Path,
+    vocabularies: Path,
+    *,
+    vocabulary: str = "phi-3",
+    hidden_act: str | None = None,
+    architecture: str = "bitnet",
 ) -> Path:
     """A `bitnet` model of two layers in F32; the seed is fixed, so files differ only in what is asked for."""
     random = np.random.default_rng(7)
@@ -31,7 +36,12 @@ def write_bitnet(
         out.copy_metadata(source.metadata)
         n_vocab = len(source.get_array("tokenizer.ggml.tokens"))
         out.add("general.architecture", architecture)
-        sizes = {"context_length": CONTEXT, "embedding_length": WIDTH, "block_count": LAYERS, "feed_forward_length": FFN}
+        sizes = {
+            "context_length": CONTEXT,
+            "embedding_length": WIDTH,
+            "block_count": LAYERS,
+            "feed_forward_length": FFN,
+        }
         sizes |= {"attention.head_count": HEADS, "attention.head_count_kv": HEADS, "vocab_size": n_vocab}
         for name, value in sizes.items():
             out.add(f"{architecture}.{name}", value)

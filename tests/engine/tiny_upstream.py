@@ -12,17 +12,14 @@ from pathlib import Path
 from edgellm.engine.build import TOOLS
 
 NAME = "tiny_llama-1.0.tar.gz"
-CMAKE = (
-    """\
+CMAKE = """\
 cmake_minimum_required(VERSION 3.14)
 project(tiny C CXX)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 add_library(llama SHARED answer.cpp slow.cpp edgellm/stamp.cpp)
 target_include_directories(llama PRIVATE include)
-"""
-    + "".join(f"add_executable({name} tool.cpp)\n" for name in TOOLS)
-)
+""" + "".join(f"add_executable({name} tool.cpp)\n" for name in TOOLS)
 LLAMA_H = "#pragma once\n#define LLAMA_API\n"
 ANSWER = "int answer() {\n    return 41;\n}\n"
 PATCH = """\

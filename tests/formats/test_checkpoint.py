@@ -3,10 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.formats.safetensors_bytes import safetensors
 
 from edgellm.errors import CorruptFile, ModelNotFound, UnsupportedModel
 from edgellm.formats.checkpoint import Checkpoint
+from tests.formats.safetensors_bytes import safetensors
 
 A = np.arange(10, dtype=np.float32).reshape(5, 2)
 B = np.arange(3, dtype=np.int32)

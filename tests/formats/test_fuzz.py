@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.formats.gguf_bytes import tiny_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.formats.safetensors_bytes import raw, safetensors
 
 from edgellm.errors import EdgellmError
 from edgellm.formats.checkpoint import INDEX_FILE, Checkpoint
@@ -21,6 +19,8 @@ from edgellm.formats.gguf_metadata import GGUFArray
 from edgellm.formats.quant_types import QuantType, tensor_nbytes
 from edgellm.formats.safetensors_file import SafetensorsFile
 from edgellm.formats.ternary_transcode import I2_S, TQ1_0, TQ2_0, transcode
+from tests.formats.gguf_bytes import tiny_model
+from tests.formats.safetensors_bytes import raw, safetensors
 
 SOME_MEMORY = 8 << 20
 

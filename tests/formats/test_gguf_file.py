@@ -6,6 +6,10 @@ from pathlib import Path
 import gguf as gguf_package
 import numpy as np
 import pytest
+
+from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel
+from edgellm.formats.gguf_file import GGUFFile, check_tensors
+from edgellm.formats.gguf_header import HeaderIncomplete, parse_header
 from tests.formats.gguf_bytes import (
     ARRAY,
     FLOAT32,
@@ -21,10 +25,6 @@ from tests.formats.gguf_bytes import (
     tiny_model,
     u32,
 )
-
-from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel
-from edgellm.formats.gguf_file import GGUFFile, check_tensors
-from edgellm.formats.gguf_header import HeaderIncomplete, parse_header
 
 
 @pytest.fixture

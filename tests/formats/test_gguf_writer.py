@@ -6,7 +6,6 @@ from pathlib import Path
 import gguf as gguf_package
 import numpy as np
 import pytest
-from tests.formats.gguf_bytes import LLAMA, gguf, strings, tensor, text, tiny_model, u32
 
 from edgellm.errors import DiskFull, EdgellmError
 from edgellm.formats.gguf_file import GGUFFile
@@ -14,6 +13,7 @@ from edgellm.formats.gguf_metadata import ValueType
 from edgellm.formats.gguf_writer import GGUFWriter
 from edgellm.formats.quant_types import named_type
 from edgellm.formats.ternary import i2_s_tail, pack_i2_s
+from tests.formats.gguf_bytes import LLAMA, gguf, strings, tensor, text, tiny_model, u32
 
 F32, F16, I2_S = named_type("F32"), named_type("F16"), named_type("I2_S")
 

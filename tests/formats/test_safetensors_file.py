@@ -3,10 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.formats.safetensors_bytes import entry, raw, safetensors
 
 from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel
 from edgellm.formats.safetensors_file import SafetensorsFile
+from tests.formats.safetensors_bytes import entry, raw, safetensors
 
 ONE = entry("F32", [1], 0, 4)
 

