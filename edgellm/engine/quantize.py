@@ -1,7 +1,7 @@
 """ggml's own quantizers, for tensor types that have no numpy codec: rows of float32 in, blocks out.
 
-    quantize = Quantizer(engine.libraries, n_threads=4)
-    data = quantize(values, named_type("Q6_K"))     # uint8 [rows, bytes of a row]
+quantize = Quantizer(engine.libraries, n_threads=4)
+data = quantize(values, named_type("Q6_K"))     # uint8 [rows, bytes of a row]
 """
 
 from __future__ import annotations
