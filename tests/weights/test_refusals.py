@@ -215,7 +215,8 @@ PACKED = "model.layers.0.mlp.up_proj.weight"
         (lambda t: t.update({PACKED: t[PACKED].astype(np.int32)}), "is I32"),
         (lambda t: t.update({PACKED: np.full((512, 256), 0.5, np.float32)}), "other than -1, 0 and 1"),
         (lambda t: t.update({"model.norm.weight": np.ones((256, 1), np.float32)}), "model.norm.weight"),
-        (lambda t: t.update({"model.embed_tokens.weight": np.float32(1)}), "embed_tokens"),
+        (lambda t: t.update({"model.embed_tokens.weight": np.float32(1)}), "has no rows"),
+        (lambda t: t.update({"model.embed_tokens.weight": np.ones((0, 256), np.float32)}), "has no rows"),
         (lambda t: t.update({"model.embed_tokens.weight": np.ones((200, 256), np.float32)}), "has 200 rows"),
     ],
 )
