@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from edgellm.engine.build import BUILD_SPACE
 from edgellm.engine.installed import BUILD_COMMAND, find
 from edgellm.engine.patches import PatchStack
-from edgellm.engine.toolchain import compilers, require
+from edgellm.engine.toolchain import compiler, require
 from edgellm.errors import ToolMissing
 from edgellm.machine import cgroup, memory
 from edgellm.machine.cpu import detect, usable_cores
@@ -92,7 +92,7 @@ def _disk(settings: Settings) -> Check:
 
 def _toolchain() -> Iterator[Check]:
     try:
-        yield Check("compiler", True, compilers().version)
+        yield Check("compiler", True, compiler())
     except ToolMissing as error:
         yield Check("compiler", False, f"{error.what} {error.why}".strip(), error.hint)
     for program, purpose in (("git", "it applies the patches"), ("make", "it drives the build")):
