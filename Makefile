@@ -7,7 +7,7 @@ PROMPT ?= What is the capital of France?
 export PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help check setup run chat doctor tools test lint soak wheel clean
+.PHONY: help check engine setup run chat doctor tools test lint soak wheel clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,20 +30,22 @@ $(VENV)/.developer: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
 	@touch $@
 
-setup: $(VENV)/.installed ## Set up everything: environment, engine, embedded model
+engine: $(VENV)/.installed ## Build the engine, unless that is done
 	@$(BIN)/edgellm engine build >/dev/null
+
+setup: engine ## Set up everything: environment, engine, embedded model
 	@$(BIN)/edgellm pull smollm2 >/dev/null
 
-run: setup ## Answer PROMPT with the embedded model and show its numbers
+run: engine ## Answer PROMPT with the embedded model and show its numbers
 	@$(BIN)/edgellm run smollm2 --temp 0 --stats -- "$$PROMPT" </dev/null
 
-chat: setup ## Talk to the embedded model
+chat: engine ## Talk to the embedded model
 	@$(BIN)/edgellm chat smollm2
 
 doctor: setup ## Check this machine
 	@$(BIN)/edgellm doctor
 
-tools: setup ## Also build llama-server, llama-bench and the other tools
+tools: $(VENV)/.installed ## Also build llama-server, llama-bench and the other tools
 	@$(BIN)/edgellm engine build --tools
 
 test: setup $(VENV)/.developer ## Run the tests, linters and type checks included
