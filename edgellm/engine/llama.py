@@ -58,7 +58,8 @@ class LlamaEngine:
     @contextlib.contextmanager
     def transcript(self) -> Iterator[list[str]]:
         """Everything that the engine says in between, in its own pieces; a line may be several of them."""
-        self._transcript = pieces = []
+        pieces: list[str] = []
+        self._transcript = pieces
         try:
             yield pieces
         finally:

@@ -19,7 +19,7 @@ from edgellm.engine.llama import LlamaEngine
 from edgellm.errors import EngineError, UnsupportedModel
 from edgellm.formats.quant_types import QuantType, named_type
 
-# [   3/ 272] blk.0.attn_k.weight   - [   576,    192,      1,      1], type =   q4_1, size = 0.07 MiB -> 0.07 MiB (q5_0)
+# [   3/ 272] blk.0.attn_k.weight   - [   576,   192,     1,     1], type =   f16, size = 0.21 MiB -> 0.07 MiB (q5_0)
 _TENSOR = re.compile(
     r"^\[ *\d+/ *\d+\] (?P<name>\S+) +- \[[ \d,]+\], type = +(?P<old>\w+), size = .*? MiB(?: -> .*\((?P<new>\w+)\))?$",
     re.MULTILINE,
@@ -53,7 +53,11 @@ def mix_types(engine: LlamaEngine, path: Path, file_type: int, *, has_imatrix: b
     with engine.transcript() as pieces:
         status = c.llama_model_quantize(os.fsencode(path), b"", ctypes.byref(params))
     if status != 0:
-        raise UnsupportedModel(f"the engine cannot quantize {path.name}", why=engine.messages[-1] if engine.messages else "it gave no reason", path=str(path))
+        raise UnsupportedModel(
+            f"the engine cannot quantize {path.name}",
+            why=engine.messages[-1] if engine.messages else "it gave no reason",
+            path=str(path),
+        )
     return _read("".join(pieces))
 
 

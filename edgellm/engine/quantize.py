@@ -1,8 +1,8 @@
 """ggml's own codecs of the tensor types: rows of float32 into blocks, and blocks back into float32.
 
-    quantizer = Quantizer(engine.libraries, n_threads=4)
-    data = quantizer(values, named_type("Q6_K"))              # uint8 [rows, bytes of a row]
-    values = quantizer.decode(data, named_type("Q6_K"))       # float32 [rows, columns]
+quantizer = Quantizer(engine.libraries, n_threads=4)
+data = quantizer(values, named_type("Q6_K"))              # uint8 [rows, bytes of a row]
+values = quantizer.decode(data, named_type("Q6_K"))       # float32 [rows, columns]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -90,5 +91,5 @@ class Quantizer:
 
     def _share(self, rows: int, part: Callable[[int, int], None]) -> None:
         edges = [rows * i // self._n_threads for i in range(self._n_threads + 1)]
-        shares = [(first, last) for first, last in zip(edges, edges[1:], strict=False) if first < last]
+        shares = [(first, last) for first, last in pairwise(edges) if first < last]
         list(self._threads.map(part, *zip(*shares, strict=True)))

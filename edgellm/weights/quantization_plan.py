@@ -3,12 +3,14 @@
 The engine's mix comes first, then `--head`, then the rules; a type whose blocks do not divide a tensor's rows gives
 way to a similar one with smaller blocks, as llama-quantize does it, and the plan says so.
 
-    plan = make_plan(gguf, named_mix("Q4_K_M"), mix_types(engine, path, 15), head="q8_0", rules=[Rule.parse("ffn=q6_k")])
+    mix = named_mix("Q4_K_M")
+    plan = make_plan(gguf, mix, mix_types(engine, path, mix.plan), head="q8_0", rules=[Rule.parse("ffn_down=q6_k")])
     plan.n_bytes, plan.fallbacks
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -54,6 +56,16 @@ class PlannedTensor:
     source: QuantType
     target: QuantType
     wanted: QuantType
+
+    @property
+    def n_params(self) -> int:
+        """The number of weights."""
+        return math.prod(self.shape)
+
+    @property
+    def n_experts(self) -> int:
+        """How many matrices of [shape[1], shape[0]] it holds."""
+        return math.prod(self.shape[2:])
 
     @property
     def n_bytes(self) -> int:

@@ -1,6 +1,6 @@
 """`--target-size 1.8GB`: the best quantization of a model whose file is no larger.
 
-    choice = choose(parse_size("1.8GB"), candidates, n_bytes=lambda candidate: ...)
+choice = choose(parse_size("1.8GB"), candidates, n_bytes=lambda candidate: ...)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The bytes of one tensor of a GGUF file in another type, slab by slab.
 
-    for slab in encode(gguf, planned, quantizer, importance=None, force=False):
-        writer.write(...)
+for slab in encode(gguf, planned, quantizer, importance=None, force=False):
+    writer.write(...)
 """
 
 from __future__ import annotations
@@ -49,9 +49,7 @@ def encode(
             if tensor.target.name == "Q4_0":
                 return _ternary_to_q4_0(gguf, tensor, round_scale=force)
             data = gguf.tensor_bytes(tensor.name)
-            return transcode(
-                data, tensor.shape, tensor.source, tensor.target, name=tensor.name, round_scale=force
-            )
+            return transcode(data, tensor.shape, tensor.source, tensor.target, name=tensor.name, round_scale=force)
         case Action.TERNARISE:
             make = _to_i2_s if tensor.target.name == "I2_S" else _ternarise
             return make(gguf, tensor, codec, force=force)
@@ -93,7 +91,8 @@ def _check_numbers(values: Values, tensor: PlannedTensor) -> None:
         raise CorruptFile(f"tensor {tensor.name} is corrupt", why=why, tensor=tensor.name)
     if largest > _HALF_MAX and tensor.target.name not in ("F32", "BF16"):
         why = f"it holds {largest:.6g}; fp16, which all scales are stored in, ends at 65504"
-        raise UnsupportedModel(f"tensor {tensor.name} cannot become {tensor.target}", why=why, hint="--rule 'NAME=bf16'")
+        what = f"tensor {tensor.name} cannot become {tensor.target}"
+        raise UnsupportedModel(what, why=why, hint="--rule 'NAME=bf16'", tensor=tensor.name)
 
 
 def _quantize(gguf: GGUFFile, tensor: PlannedTensor, codec: Quantizer, importance: Values | None) -> Iterator[Bytes]:
@@ -105,7 +104,7 @@ def _quantize(gguf: GGUFFile, tensor: PlannedTensor, codec: Quantizer, importanc
 
 
 def _ternary_to_q4_0(gguf: GGUFFile, tensor: PlannedTensor, *, round_scale: bool) -> Iterator[Bytes]:
-    """Weights -1, 0, +1 are the codes 7, 8, 9 of Q4_0 under the same scale; ggml's quantizer would clip half of them."""
+    """The codes 7, 8, 9 of Q4_0 are the weights -1, 0, +1 under the same scale; ggml's quantizer clips half of them."""
     source, data = tensor.source, gguf.tensor_bytes(tensor.name)
     if source.name == "I2_S":
         whole = half_scales([[i2_s_scale(data, name=tensor.name)]], name=tensor.name, round_scale=round_scale)
