@@ -107,9 +107,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All tensors in the order of the source."""
+    """All tensors in the order of the source; `head` is the type that was asked for, if one was."""
 
     mix: Mix
+    head: str | None
     tensors: tuple[PlannedTensor, ...]
 
     @property
@@ -150,7 +151,7 @@ def make_plan(
         if rule not in used:
             why = f"no weight matrix that an earlier rule leaves has a name that matches {rule.pattern.pattern!r}"
             raise UsageError("a rule does nothing", why=why, hint="edgellm show MODEL --tensors")
-    return Plan(mix, tuple(tensors))
+    return Plan(mix, head, tuple(tensors))
 
 
 def _from_mix(tensor: PlannedTensor, mix: Mix, mixed: Mapping[str, MixedTensor], head: str | None) -> PlannedTensor:

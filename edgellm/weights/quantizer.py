@@ -17,21 +17,24 @@ from pathlib import Path
 from edgellm.engine.llama import LlamaEngine
 from edgellm.engine.mix import MixedTensor, mix_types
 from edgellm.engine.quantize import Quantizer
-from edgellm.errors import CorruptFile, EngineError, LossyTranscode, UsageError
+from edgellm.errors import CorruptFile, EngineError, UsageError
 from edgellm.formats.gguf_file import GGUFFile
 from edgellm.formats.gguf_writer import GGUFWriter
 from edgellm.machine.cpu import usable_cores
 from edgellm.models.memory import MemoryNeed, choose_context, estimate
 from edgellm.progress import Progress, Report, silent
 from edgellm.run.loading import N_BATCH
-from edgellm.weights.imatrix import Imatrix, needs_importance, read_imatrix
+from edgellm.weights.imatrix import Imatrix, read_imatrix
 from edgellm.weights.mixes import Mix, named_mix
 from edgellm.weights.quantization import Quantization, describe, output_path
-from edgellm.weights.quantization_plan import Action, Plan, PlannedTensor, Rule, make_plan
+from edgellm.weights.quantization_check import check
+from edgellm.weights.quantization_plan import Action, Plan, Rule, make_plan
 from edgellm.weights.target_size import Candidate, candidates, choose
-from edgellm.weights.tensor_codec import encode, require_ternary
+from edgellm.weights.tensor_codec import encode
 
+# Version of ggml's block layouts (GGML_QNT_VERSION).
 _QUANTIZATION_VERSION = 2
+_KEEPING = (Action.COPY, Action.TRANSCODE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def quantize(
         planner = _Planner(engine, gguf, options, imatrix)
         plan, notes = planner.plan(type_name)
         path = output_path(source, output, plan.mix)
-        notes += _permitted(gguf, plan, codec, imatrix, force=options.force)
+        notes += check(gguf, plan, codec, imatrix, force=options.force)
         writer = _declared(gguf, plan, path, imatrix)
         if not options.dry_run:
             with writer:
@@ -106,7 +109,7 @@ class _Planner:
             head=self._options.head,
         )
         chosen = choose(limit, tries, self._n_bytes)
-        return self._make(chosen.mix, chosen.head), [f"{chosen} is the best that fits into {limit / 1e9:.3f} GB"]
+        return self._make(chosen.mix, chosen.head), [f"{chosen} is the best that fits into {limit / 1e6:,.0f} MB"]
 
     def _n_bytes(self, candidate: Candidate) -> int:
         plan = self._make(candidate.mix, candidate.head)
@@ -123,57 +126,13 @@ class _Planner:
         return make_plan(self._gguf, mix, mixed, head=head, rules=self._options.rules)
 
 
-def _permitted(gguf: GGUFFile, plan: Plan, codec: Quantizer, imatrix: Imatrix | None, *, force: bool) -> list[str]:
-    """Raise UsageError for what must not be done; return what has to be told about what may."""
-    for tensor in plan.tensors:
-        if tensor.action is not Action.COPY:
-            _check_importance(tensor, plan.mix, imatrix)
-    notes = []
-    again = plan.doing(Action.REQUANTIZE)
-    if again:
-        types = ", ".join(f"{n} are {name}" for name, n in Counter(t.source.name for t in again).most_common())
-        why = f"of its tensors {types}; a second quantization adds its errors to those of the first"
-        if not force:
-            hint = "start from the F16 or BF16 file, or --force"
-            raise UsageError(f"{gguf.path.name} is already quantized", why=why, hint=hint, tensors=len(again))
-        notes.append(f"already quantized: {why}")
-    if plan.doing(Action.DEQUANTIZE):
-        notes.append(f"{len(plan.doing(Action.DEQUANTIZE))} tensors were quantized; what that lost does not come back")
-    for tensor in plan.doing(Action.TERNARISE):
-        try:
-            require_ternary(gguf, tensor, codec)
-        except UsageError as error:
-            if not force:
-                raise
-            notes.append(f"forced: {error.what}")
-            break
-    return notes
-
-
-def _check_importance(tensor: PlannedTensor, mix: Mix, imatrix: Imatrix | None) -> None:
-    found = None if imatrix is None else imatrix.importance.get(tensor.name)
-    if found is None:
-        if not needs_importance(tensor.name, tensor.target, mix.name):
-            return
-        missing = f"{imatrix.path.name} has none for it" if imatrix else "without one it would be noise"
-        raise UsageError(
-            f"{mix} needs an importance matrix",
-            why=f"{tensor.name} would become {tensor.target}; {missing}",
-            hint="--imatrix FILE, made by llama-imatrix -m MODEL -f TEXT -o FILE (edgellm engine build --tools)",
-            tensor=tensor.name,
-            type=tensor.target.name,
-        )
-    if imatrix is not None and found.shape != (tensor.n_experts, tensor.shape[0]):
-        why = f"{tensor.name} is {list(tensor.shape)}, and its importance {list(found.shape)}"
-        raise UsageError(f"{imatrix.path.name} belongs to another model", why=why, tensor=tensor.name)
-
-
 def _declared(gguf: GGUFFile, plan: Plan, path: Path, imatrix: Imatrix | None) -> GGUFWriter:
     """The new file with its whole header, nothing written yet."""
     writer = GGUFWriter(path)
     writer.copy_metadata(gguf.metadata)
     writer.add("general.file_type", plan.mix.file_type)
-    writer.add("general.quantization_version", _QUANTIZATION_VERSION)
+    if any(tensor.action not in _KEEPING for tensor in plan.tensors):
+        writer.add("general.quantization_version", _QUANTIZATION_VERSION)
     if imatrix is not None:
         # The keys of llama-quantize.
         writer.add("quantize.imatrix.file", imatrix.path.name)
@@ -200,12 +159,7 @@ def _write(
     total, done = sum(gguf.tensors[tensor.name].nbytes for tensor in plan.tensors), 0
     for tensor in plan.tensors:
         report(Progress("quantizing", done, total, "B"))
-        try:
-            slabs = encode(gguf, tensor, codec, importance=importance.get(tensor.name), force=force)
-            writer.write(tensor.name, slabs)
-        except LossyTranscode as error:
-            error.hint = error.hint or "--force, which rounds a scale by 0.05 % at most"
-            raise
+        writer.write(tensor.name, encode(gguf, tensor, codec, importance=importance.get(tensor.name), force=force))
         gguf.release(tensor.name)
         done += gguf.tensors[tensor.name].nbytes
     report(Progress("quantizing", done, total, "B"))

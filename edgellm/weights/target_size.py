@@ -5,6 +5,7 @@ choice = choose(parse_size("1.8GB"), candidates, n_bytes=lambda candidate: ...)
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,9 +60,9 @@ def choose(limit: int, tries: Iterator[Candidate], n_bytes: Callable[[Candidate]
             return candidate
     smallest = min(sizes, key=lambda candidate: sizes[candidate])
     raise UsageError(
-        f"no quantization of this model is as small as {limit / 1e9:.3g} GB",
-        why=f"the smallest that was tried, {smallest}, makes {sizes[smallest] / 1e9:.3f} GB",
-        hint="types below Q2_K need --imatrix",
+        f"no quantization of this model is as small as {limit / 1e6:,.0f} MB",
+        why=f"the smallest that was tried, {smallest}, makes {sizes[smallest] / 1e6:,.0f} MB",
+        hint=f"--target-size {math.ceil(sizes[smallest] / 1e6)}MB",
         limit=limit,
         smallest=sizes[smallest],
     )

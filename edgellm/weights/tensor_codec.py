@@ -24,7 +24,7 @@ from edgellm.formats.ternary import (
     unpack_tq1_0,
     unpack_tq2_0,
 )
-from edgellm.formats.ternary_transcode import half_scales, transcode
+from edgellm.formats.ternary_transcode import I2_S, half_scales, transcode
 from edgellm.weights.quantization_plan import Action, PlannedTensor
 from edgellm.weights.slabs import encode_q4
 
@@ -38,8 +38,9 @@ def encode(
     """Return the bytes of a tensor in its planned type, in slabs.
 
     `importance` is float32 [experts, columns]. `force` permits what loses: ternary types for weights that are not
-    ternary, and the rounding of a ternary scale to fp16. Raises UsageError or LossyTranscode without it, CorruptFile
-    for weights that are no numbers, and UnsupportedModel for those that the type cannot hold.
+    ternary, and the rounding of a ternary scale to fp16. Raises UsageError or LossyTranscode without it (the latter at
+    once, before the first slab), CorruptFile for weights that are no numbers, and UnsupportedModel for those that the
+    type cannot hold.
     """
     match tensor.action:
         case Action.COPY:
@@ -51,10 +52,16 @@ def encode(
             data = gguf.tensor_bytes(tensor.name)
             return transcode(data, tensor.shape, tensor.source, tensor.target, name=tensor.name, round_scale=force)
         case Action.TERNARISE:
-            make = _to_i2_s if tensor.target.name == "I2_S" else _ternarise
+            make = _to_i2_s if tensor.target is I2_S else _ternarise
             return make(gguf, tensor, codec, force=force)
         case _:
             return _quantize(gguf, tensor, codec, importance)
+
+
+def require_transcodable(gguf: GGUFFile, tensor: PlannedTensor, codec: Quantizer) -> None:
+    """Raise LossyTranscode when another ternary type cannot hold a tensor's scales."""
+    encode(gguf, tensor, codec)
+    gguf.release(tensor.name)
 
 
 def require_ternary(gguf: GGUFFile, tensor: PlannedTensor, codec: Quantizer) -> None:
@@ -66,7 +73,7 @@ def _read(gguf: GGUFFile, tensor: PlannedTensor, codec: Quantizer, *, limit: int
     """Yield the weights in float32 [rows, columns], checked; no slab reaches over the end of an expert."""
     data = gguf.tensor_bytes(tensor.name)
     for slab in _slabs(data, tensor, limit=limit):
-        if tensor.source.name == "I2_S":
+        if tensor.source is I2_S:
             values = unpack_i2_s(slab, name=tensor.name) * np.float32(i2_s_scale(data, name=tensor.name))
         else:
             values = codec.decode(slab, tensor.source)
@@ -105,15 +112,18 @@ def _quantize(gguf: GGUFFile, tensor: PlannedTensor, codec: Quantizer, importanc
 
 def _ternary_to_q4_0(gguf: GGUFFile, tensor: PlannedTensor, *, round_scale: bool) -> Iterator[Bytes]:
     """The codes 7, 8, 9 of Q4_0 are the weights -1, 0, +1 under the same scale; ggml's quantizer clips half of them."""
-    source, data = tensor.source, gguf.tensor_bytes(tensor.name)
-    if source.name == "I2_S":
-        whole = half_scales([[i2_s_scale(data, name=tensor.name)]], name=tensor.name, round_scale=round_scale)
-    for slab in _slabs(data, tensor):
-        if source.name == "I2_S":
-            codes, d = unpack_i2_s(slab, name=tensor.name), np.repeat(whole, len(slab), axis=0)
+    source, data, name = tensor.source, gguf.tensor_bytes(tensor.name), tensor.name
+    # Of I2_S; not in the generator below, so that a scale which fp16 cannot hold is refused at once.
+    whole = half_scales([[i2_s_scale(data, name=name)]], name=name, round_scale=round_scale) if source is I2_S else None
+
+    def encoded(slab: Bytes) -> Bytes:
+        if whole is not None:
+            codes, d = unpack_i2_s(slab, name=name), np.repeat(whole, len(slab), axis=0)
         else:
-            codes, d = (unpack_tq1_0 if source.name == "TQ1_0" else unpack_tq2_0)(slab, name=tensor.name)
-        yield encode_q4((codes + np.int8(8)).view(np.uint8), d, None)
+            codes, d = (unpack_tq1_0 if source.name == "TQ1_0" else unpack_tq2_0)(slab, name=name)
+        return encode_q4((codes + np.int8(8)).view(np.uint8), d, None)
+
+    return map(encoded, _slabs(data, tensor))
 
 
 def _ternarise(gguf: GGUFFile, tensor: PlannedTensor, codec: Quantizer, *, force: bool) -> Iterator[Bytes]:
