@@ -28,7 +28,7 @@ def convert(
         str | None, typer.Option("--pre", help="llama.cpp's name of the pre-tokenizer, if it is not recognised.")
     ] = None,
     upstream: Annotated[
-        bool, typer.Option("--upstream", help="Use llama.cpp's converter: needs torch, may run the checkpoint's code.")
+        bool, typer.Option("--upstream", help="Use llama.cpp's converter, for other architectures; needs torch.")
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

@@ -97,11 +97,12 @@ def require_fit(need: MemoryNeed, available: int, *, name: str, n_ctx: int) -> N
     if need.total <= available:
         return
     parts = f"weights {need.weights / 1e9:.2f}, KV cache {need.kv_cache / 1e9:.2f}, compute {need.compute / 1e9:.2f}"
-    smaller = max(256, n_ctx // 4)
+    smaller = n_ctx // 4
+    helps = smaller >= 256 and need.total - need.kv_cache * 3 // 4 <= available
     raise DoesNotFit(
         f"{name} needs {need.total / 1e9:.2f} GB at {n_ctx:,} tokens, {available / 1e9:.2f} GB is available",
         why=f"{parts}, slack {need.slack / 1e9:.2f} GB",
-        hint=f"--ctx-size {smaller}, or --force to try all the same",
+        hint=f"the same with --ctx-size {smaller}" if helps else "a smaller model, or the same with --force",
         needed=need.total,
         available=available,
         n_ctx=n_ctx,

@@ -21,6 +21,9 @@ from edgellm.formats.ternary import WEIGHTS_PER_BLOCK, Bytes, Codes, Halves, pac
 Values = npt.NDArray[np.float32]
 RowOrder = npt.NDArray[np.intp]
 FLOAT_TYPES = ("F32", "F16", "BF16", "Q8_0")
+# Types that keep the scale of ternary weights, or its product with them, in fp16.
+HALF_SCALE_TYPES = ("TQ2_0", "TQ1_0", "Q4_0", "F16")
+HALF_PRECISION = 1 << 11
 
 # Blocks of 32 weights, the smaller types of ggml. d is their scale, m their minimum.
 #
@@ -73,13 +76,15 @@ class Ternary:
         """Return the bytes in a ternary type (of I2_S without the tail), in Q4_0, or in a type of plain weights."""
         if target.name == "I2_S":
             return pack_i2_s(self.codes)
-        d = half(self.scales)[:, None]
+        if target.name not in HALF_SCALE_TYPES:
+            return Floats(self.codes * self.scales[:, None]).encode(target)
+        d = half_scales(self.scales)[:, None]
         if target.name == "Q4_0":
             return encode_q4((self.codes + np.int8(8)).view(np.uint8), d, None)
         if target.name in ("TQ1_0", "TQ2_0"):
             blocks = np.broadcast_to(d, (len(d), self.codes.shape[1] // WEIGHTS_PER_BLOCK))
             return (pack_tq1_0 if target.name == "TQ1_0" else pack_tq2_0)(self.codes, blocks)
-        return Floats(self.codes * self.scales[:, None]).encode(target)
+        return (self.codes * d).view(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,27 @@ def ternary_rows(values: Values) -> Ternary:
     return Ternary(np.sign(values).astype(np.int8), scales)
 
 
+def half_scales(scales: Values) -> Halves:
+    """Return the nearest fp16 numbers; UnsupportedModel when one is so small or large that it loses its precision."""
+    halves = half(scales)
+    if (np.abs(halves - scales) > np.abs(scales) / HALF_PRECISION).any():
+        why = f"the smallest is {float(np.abs(scales).min()):.6g}, fp16 is precise from 6.1e-5 on"
+        raise UnsupportedModel("a scale does not fit into fp16", why=why, hint="--outtype bf16 or f32")
+    return halves
+
+
+def rounded_scales(scales: Values, target: QuantType) -> tuple[str, ...]:
+    """Tell how many scales a type changes, as notes for the user; none for types that keep them in float32."""
+    if target.name in HALF_SCALE_TYPES:
+        kept, most = half(scales).astype(np.float32), "0.05 %"
+    elif target.name == "BF16":
+        kept, most = _widened(_bfloat16(scales)), "0.4 %"
+    else:
+        return ()
+    changed = int((kept != scales).sum())
+    return (f"{changed} of {scales.size} scales are rounded, by at most {most}",) if changed else ()
+
+
 def half(values: Values) -> Halves:
     """Return the nearest fp16 numbers; UnsupportedModel when one is out of range."""
     with np.errstate(over="ignore"):
@@ -144,6 +170,11 @@ def _bfloat16(values: Values) -> npt.NDArray[np.uint16]:
     bits = values.view(np.uint32)
     rounded: npt.NDArray[np.uint16] = (bits + (0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
     return rounded
+
+
+def _widened(upper: npt.NDArray[np.uint16]) -> Values:
+    values: Values = np.left_shift(upper, 16, dtype=np.uint32).view(np.float32)
+    return values
 
 
 def _encode_q8_0(values: Values) -> Bytes:

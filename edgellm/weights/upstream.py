@@ -1,7 +1,8 @@
 """llama.cpp's own converter, for the architectures that edgellm does not read itself.
 
 It is run as it lies in the engine's source tree, in a process of its own, and needs torch and transformers.
-Unlike edgellm's formats it may let transformers run code that comes with the checkpoint.
+A checkpoint that brings code of its own, or pickled weights, is refused: upstream would run the one and unpickle
+the other.
 
     result = convert_with_upstream(tree.llama_cpp, Path("mamba-130m"), Path("mamba.gguf"), outtype="f16")
 """
@@ -28,6 +29,7 @@ NEEDS = ("torch", "transformers", "sentencepiece")
 OUTTYPES = ("F16", "BF16", "F32", "Q8_0", "TQ1_0", "TQ2_0")
 _WRITING = re.compile(r"Writing:\s+(\d+)%")
 _LINES_KEPT = 30
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 
 
 def convert_with_upstream(
@@ -38,6 +40,7 @@ def convert_with_upstream(
     Raises UsageError when the converter cannot be run, EdgellmError with its last words when it fails.
     """
     started = time.monotonic()
+    _refuse_code(directory)
     target = (outtype or OUTTYPES[0]).upper()
     if target not in OUTTYPES:
         raise UsageError(f"upstream's converter does not write {target}", hint=f"--outtype {' or '.join(OUTTYPES)}")
@@ -65,6 +68,19 @@ def convert_with_upstream(
     finally:
         part.unlink(missing_ok=True)
     return describe(output, model_name(directory), target, target, time.monotonic() - started)
+
+
+def _refuse_code(directory: Path) -> None:
+    """Raise UsageError if the checkpoint holds anything that loading it would execute."""
+    for path in sorted(directory.rglob("*")):
+        if path.suffix == ".py" or path.suffix in PICKLES:
+            why = f"{path.name} {'is code' if path.suffix == '.py' else 'is pickled, and reading it can run code'}"
+        elif path.suffix == ".json" and b'"auto_map"' in path.read_bytes():
+            why = f"{path.name} names code of the repository (auto_map)"
+        else:
+            continue
+        hint = "a copy of the checkpoint without it, weights as safetensors"
+        raise UsageError(f"upstream's converter is not run on {directory.name}", why=why, hint=hint)
 
 
 def _run(command: list[str], report: Report) -> None:

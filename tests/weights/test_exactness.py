@@ -123,6 +123,7 @@ def test_bitlinear_scales_divide(tmp_path: Path, outtype: str, rounded: Callable
     made = make.bitlinear(tmp_path, SHAPE)
     result, values = run(made, outtype, head="F32" if rounded is exactly else "F16")
     assert result.architecture == "llama"
+    assert result.notes == (() if rounded is exactly else ("14 of 14 scales are rounded, by at most 0.05 %",))
     assert_same(made, values, swapped=True, rounded=rounded)
 
 

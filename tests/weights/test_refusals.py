@@ -131,6 +131,28 @@ def test_a_scale_that_half_precision_cannot_hold(tmp_path: Path) -> None:
     assert convert(tmp_path, tmp_path / "out.gguf", outtype="BF16").outtype == "BF16"
 
 
+@pytest.mark.parametrize("outtype", ["TQ2_0", "TQ1_0", "Q4_0", "F16"])
+def test_a_scale_below_the_precision_of_half(tmp_path: Path, outtype: str) -> None:
+    made = make.bitnet(tmp_path, SHAPE)
+    tensors = read_tensors(tmp_path) | {f"{PACKED}_scale": np.full(1, 3e-8, np.float32)}
+    make.write_safetensors(tmp_path / "model.safetensors", tensors)
+    assert "blk.0.ffn_up.weight" in refuse(made, UnsupportedModel, outtype=outtype).why
+    assert convert(tmp_path, tmp_path / "out.gguf", outtype="I2_S").outtype == "I2_S"
+
+
+@pytest.mark.parametrize(("factor", "possible"), [(1.0, True), (1.001, False)])
+def test_gptq_scales_of_more_bits(tmp_path: Path, factor: float, possible: bool) -> None:
+    made = make.qwen2(tmp_path, SHAPE, gptq=make.Gptq())
+    tensors = read_tensors(tmp_path)
+    name = "model.layers.0.mlp.up_proj.scales"
+    tensors[name] = (tensors[name].astype(np.float32) * np.float32(factor)).astype(np.float32)
+    make.write_safetensors(tmp_path / "model.safetensors", tensors)
+    if possible:
+        assert convert(tmp_path, tmp_path / "out.gguf").outtype == "Q4_0"
+    else:
+        assert "fp16 cannot hold" in refuse(made, UnsupportedModel).why
+
+
 def test_weights_beyond_half_precision(tmp_path: Path) -> None:
     made = make.llama(tmp_path, SHAPE)
     tensors = make.plain_tensors(made.weights)
@@ -193,7 +215,8 @@ PACKED = "model.layers.0.mlp.up_proj.weight"
         (lambda t: t.update({PACKED: t[PACKED].astype(np.int32)}), "is I32"),
         (lambda t: t.update({PACKED: np.full((512, 256), 0.5, np.float32)}), "other than -1, 0 and 1"),
         (lambda t: t.update({"model.norm.weight": np.ones((256, 1), np.float32)}), "model.norm.weight"),
-        (lambda t: t.update({"model.embed_tokens.weight": np.float32(1)}), "embed_tokens"),
+        (lambda t: t.update({"model.embed_tokens.weight": np.float32(1)}), "has no rows"),
+        (lambda t: t.update({"model.embed_tokens.weight": np.ones((0, 256), np.float32)}), "has no rows"),
         (lambda t: t.update({"model.embed_tokens.weight": np.ones((200, 256), np.float32)}), "has 200 rows"),
     ],
 )

@@ -72,3 +72,18 @@ def test_what_it_needs_is_named(checkpoint: Path, tmp_path: Path, monkeypatch: p
     assert "pip install torch transformers" in refused.value.hint
     with pytest.raises(UsageError, match="does not write I2_S"):
         convert_with_upstream(tmp_path, checkpoint, outtype="i2_s")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("modeling_strange.py", "print('run')", "modeling_strange.py is code"),
+        ("pytorch_model.bin", "", "pickled"),
+        ("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": "x.Y"}}', "auto_map"),
+    ],
+)
+def test_a_checkpoint_with_code_is_refused(tree: Path, checkpoint: Path, name: str, text: str, why: str) -> None:
+    (checkpoint / name).write_text(text)
+    with pytest.raises(UsageError, match="is not run on strange") as caught:
+        convert_with_upstream(tree, checkpoint)
+    assert why in caught.value.why

@@ -19,7 +19,8 @@ def read(source: Source, storage: Storage) -> Plan:
     """Plan a BitNet; `storage` says whether its weights are packed or masters."""
     config = source.config
     sizes = Sizes.read(config)
-    activation = require_activation(config, "silu", "relu2")
+    known = ("relu2", "silu") if config.items("architectures") == ["BitNetForCausalLM"] else ("silu", "relu2")
+    activation = require_activation(config, *known)
     if "lm_head.weight" in source and not config.flag("tie_word_embeddings", True):
         why = "its output head is not the embedding, and the engine's bitnet has no other"
         raise UnsupportedModel(f"{source.name} cannot be converted", why=why)

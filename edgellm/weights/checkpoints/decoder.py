@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from edgellm.errors import CorruptFile
 from edgellm.weights.checkpoints.plan import PlanBuilder
 from edgellm.weights.checkpoints.rope import Rope, rope_keys
+from edgellm.weights.checkpoints.source import Source
 from edgellm.weights.json_file import JsonFile
 
 # Sizes no model comes near; they keep products of two of them far below 2**63.
@@ -98,13 +99,13 @@ def add_feed_forward(build: PlanBuilder, sizes: Sizes, layer: str, block: str, *
     build.matrix(f"{layer}.mlp.down_proj", f"{block}.ffn_down", down, bias=bias)
 
 
-def is_tied(config: JsonFile, *, default: bool) -> bool:
-    """Whether the output head is the token embedding."""
-    return config.flag("tie_word_embeddings", default)
+def is_tied(source: Source) -> bool:
+    """Whether the output head is the token embedding: so the configuration says, or else there is no other."""
+    return source.config.flag("tie_word_embeddings", "lm_head.weight" not in source)
 
 
 def require_activation(config: JsonFile, *known: str) -> str:
-    """Return `hidden_act`; CorruptFile when the architecture computes no such activation."""
+    """Return `hidden_act`, by default the first one; CorruptFile when the architecture computes no such activation."""
     activation = config.text("hidden_act", known[0])
     if activation not in known:
         raise CorruptFile(

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from edgellm.errors import CorruptFile, UnsupportedModel
 from edgellm.formats.quant_types import QuantType
-from edgellm.formats.ternary import Bytes
+from edgellm.formats.ternary import Bytes, Halves
 from edgellm.weights.checkpoints.plan import Reader, Slabs
 from edgellm.weights.checkpoints.source import Source
 from edgellm.weights.json_file import JsonFile
@@ -76,16 +76,16 @@ class Gptq:
         source, groups = self._source, n_in // group
         source.claim(f"{stem}.qweight", (n_in // 8, n_out), "I32")
         source.claim(f"{stem}.qzeros", (groups, n_out // 8), "I32")
-        source.claim(f"{stem}.scales", (groups, n_out), "F16")
+        source.claim(f"{stem}.scales", (groups, n_out))
+        if source.dtype(f"{stem}.scales") != "F16":
+            self._scales(stem)
         self._check_order(stem, n_in, group)
         zeros = unpack_zeros(source.array(f"{stem}.qzeros"), minus_one=self._minus_one)
         self._symmetric = self._symmetric and bool((zeros == _CENTRE).all())
 
         def read(n: int) -> Slabs:
             codes = unpack_codes(source.array(f"{stem}.qweight"))
-            scales = np.ascontiguousarray(source.array(f"{stem}.scales").T)
-            if not np.isfinite(scales).all():
-                raise CorruptFile(f"{source.name} is corrupt", why=f"{stem}.scales is not all finite numbers")
+            scales = self._scales(stem)
             for start in range(0, n_out, n):
                 rows = slice(start, start + n)
                 yield Grouped(codes[rows], scales[rows], zeros[rows])
@@ -103,6 +103,16 @@ class Gptq:
         if target.name == "Q4_1" and not self._symmetric:
             return ("minima (scale times zero point) are rounded to fp16, by at most 0.05 %",)
         return ()
+
+    def _scales(self, stem: str) -> Halves:
+        """Read the scales, [n_out, groups]; newer files may keep them in more bits than the 4-bit types do."""
+        scales = self._source.floats(f"{stem}.scales").T
+        with np.errstate(over="ignore"):
+            halves = np.ascontiguousarray(scales, np.float16)
+        if (halves != scales).any():
+            why = f"{stem}.scales has numbers that fp16 cannot hold, and Q4_0 and Q4_1 keep scales in fp16"
+            raise UnsupportedModel(f"{self._source.name} cannot be converted", why=why)
+        return halves
 
     def _check_order(self, stem: str, n_in: int, group: int) -> None:
         name = f"{stem}.g_idx"

@@ -27,7 +27,7 @@ def read(source: Source, storage: Storage) -> Plan:
     sizes = Sizes.read(source.config)
     build = PlanBuilder(source, "llama", storage)
     add_sizes(build, sizes)
-    add_ends(build, sizes, tied=is_tied(source.config, default="lm_head.weight" not in source))
+    add_ends(build, sizes, tied=is_tied(source))
     if sizes.rope.kind == "llama3":
         build.constant("rope_freqs.weight", llama3_factors(sizes.rope, sizes.head_dim))
     for i in range(sizes.n_layer):

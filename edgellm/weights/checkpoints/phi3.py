@@ -35,7 +35,7 @@ def read(source: Source, storage: Storage) -> Plan:
     original = config.integer("original_max_position_embeddings", sizes.n_ctx, low=2)
     build.key("rope.scaling.original_context_length", original)
     build.key("attention.sliding_window", config.integer("sliding_window", 0))
-    add_ends(build, sizes, tied=is_tied(config, default=False))
+    add_ends(build, sizes, tied=is_tied(source))
     if sizes.rope.kind == "longrope":
         _add_longrope(build, sizes, n_rot, original)
     elif sizes.rope.kind != "default":

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from edgellm.errors import UnsupportedModel
+from edgellm.errors import CorruptFile, UnsupportedModel
 from edgellm.formats.quant_types import QuantType
 from edgellm.weights.checkpoints.source import Source
 from edgellm.weights.slabs import Floats, RowOrder, Slab, Values
@@ -120,7 +120,10 @@ class PlanBuilder:
 
     def embedding(self, name: str, n_embd: int) -> None:
         """Take the token embedding; its rows are the vocabulary."""
-        self._n_vocab = (*self._source.shape(name), 0)[0]
+        shape = self._source.shape(name)
+        if not shape or not shape[0]:
+            raise CorruptFile(f"{self._source.name} is corrupt", why=f"tensor {name!r} has no rows", tensor=name)
+        self._n_vocab = shape[0]
         self.key("vocab_size", self._n_vocab)
         self.table(name, "token_embd.weight", (self._n_vocab, n_embd), Role.HEAD)
 

@@ -34,7 +34,7 @@ def read_qwen2(source: Source, storage: Storage) -> Plan:
     add_sizes(build, sizes)
     if config.flag("use_sliding_window", False):  # the engine has full attention: the same up to the window
         build.key("context_length", min(sizes.n_ctx, config.integer("sliding_window", sizes.n_ctx, low=1)))
-    add_ends(build, sizes, tied=is_tied(config, default="lm_head.weight" not in source))
+    add_ends(build, sizes, tied=is_tied(source))
     for i in range(sizes.n_layer):
         _add_qwen2_layer(build, sizes, f"model.layers.{i}", f"blk.{i}")
     return build.finish()

@@ -13,14 +13,12 @@ from edgellm.formats.quant_types import QuantType
 from edgellm.formats.ternary import unpack_bitlinear
 from edgellm.weights.checkpoints.plan import Reader, Slabs, slab_rows
 from edgellm.weights.checkpoints.source import Source
-from edgellm.weights.slabs import Ternary, Values
+from edgellm.weights.slabs import HALF_SCALE_TYPES, Ternary, Values, rounded_scales
 
 # With one scale per tensor and activations of 8 bits per token, I2_S computes what these models were trained
 # with. Q4_0 holds ternary weights exactly too, for rows that are not whole blocks of the smaller types.
 ONE_SCALE_TYPES = ("I2_S", "TQ2_0", "TQ1_0", "Q4_0", "F16", "BF16", "F32")
 ROW_SCALE_TYPES = ("TQ2_0", "TQ1_0", "Q4_0", "F16", "BF16", "F32")
-# Types that keep scales in fp16, or weights that are their products.
-_HALF_TYPES = ("TQ2_0", "TQ1_0", "Q4_0", "F16")
 
 
 class Packed:
@@ -35,7 +33,7 @@ class Packed:
     def __init__(self, source: Source, *, inverted: bool) -> None:
         self._source = source
         self._inverted = inverted
-        self._rounded = 0
+        self._scales: list[np.float32] = []
 
     def matrix(self, stem: str, shape: tuple[int, int]) -> Reader:
         """Claim `weight` and `weight_scale`."""
@@ -65,10 +63,8 @@ class Packed:
         return f"ternary weights go into {', '.join(self.types)}"
 
     def notes(self, target: QuantType) -> tuple[str, ...]:
-        """Tell of scales that fp16 cannot hold."""
-        if target.name not in _HALF_TYPES or not self._rounded:
-            return ()
-        return (f"{self._rounded} scales are rounded to fp16 (by at most 0.05 %); I2_S and BF16/F32 files differ",)
+        """Tell of scales that the type cannot hold exactly."""
+        return rounded_scales(np.array(self._scales, np.float32), target)
 
     def _scale(self, name: str) -> np.float32:
         self._source.claim(name, self._source.shape(name))
@@ -79,7 +75,7 @@ class Packed:
         if not 0 < scale < np.inf:
             why = f"{name} should be one positive number, and is {values[:4]}"
             raise CorruptFile(f"{self._source.name} is corrupt", why=why, tensor=name)
-        self._rounded += bool(np.float16(scale) != scale)
+        self._scales.append(scale)
         return scale
 
 
@@ -115,7 +111,7 @@ class Masters:
 
     def notes(self, target: QuantType) -> tuple[str, ...]:
         """Tell that scales are rounded; what they are is known only while they are read."""
-        return ("the scales are rounded to fp16 (by at most 0.05 %)",) if target.name in _HALF_TYPES else ()
+        return ("scales are rounded to fp16, by at most 0.05 %",) if target.name in HALF_SCALE_TYPES else ()
 
     def _scale(self, name: str, n: int) -> np.float32:
         total, weights = 0.0, 0
@@ -161,7 +157,7 @@ class ScaledRows:
 
     def notes(self, target: QuantType) -> tuple[str, ...]:
         """Refuse what would round a scale: the conversion is exact or does not happen."""
-        if target.name in _HALF_TYPES and self._inexact:
+        if target.name in HALF_SCALE_TYPES and self._inexact:
             why = f"fp16 cannot hold the scales of {len(self._inexact)} tensors exactly, {self._inexact[0]} among them"
             raise UnsupportedModel(f"{target} would change the weights", why=why, hint="--outtype bf16 or f32")
         return ()
@@ -170,9 +166,8 @@ class ScaledRows:
         self._source.claim(name, (rows, 1) if len(self._source.shape(name)) == 2 else (rows,))
         scales = self._source.floats(name).reshape(-1)
         with np.errstate(over="ignore"):
-            exact = scales.astype(np.float16) == scales
-        if not exact.all():
-            self._inexact.append(name)
+            if (scales.astype(np.float16) != scales).any():
+                self._inexact.append(name)
         return scales
 
 
