@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgellm.commands import chat, convert, doctor, engine, overview, pull, rm, run, show
+from edgellm.commands import chat, convert, doctor, engine, overview, pull, quantize, rm, run, show
 from edgellm.commands import list as list_command
 from edgellm.errors import DiskFull, EdgellmError, FileAccessError
 from edgellm.settings import is_true
@@ -136,6 +136,7 @@ app.command("ls", hidden=True)(list_command.list_models)
 app.command()(show.show)
 app.command()(rm.rm)
 app.command()(convert.convert)
+app.command()(quantize.quantize)
 app.add_typer(engine.app, name="engine")
 app.command()(doctor.doctor)
 

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgellm.commands.workspace import workspace
 from edgellm.ui import options
 
+if TYPE_CHECKING:
+    from edgellm.weights.tensor_table import Scales, TensorTable
+
 
 def show(
     model: Annotated[str, typer.Argument(help="An installed model, or the path of a GGUF file.")],
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="Also every tensor: type, shape, size, bits a weight, ternary scales.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Show a model's architecture, size, tensor types and context.
 
-    Example: edgellm show smollm2
+    \b
+    Examples: edgellm show smollm2
+              edgellm show ggml-model-i2_s.gguf --tensors
     """
     from edgellm.errors import ModelNotFound
     from edgellm.formats.gguf_file import GGUFFile
@@ -26,6 +35,7 @@ def show(
     from edgellm.models.store import InstalledModel
     from edgellm.ui.console import print_fields, print_json
     from edgellm.ui.units import count, size
+    from edgellm.weights.tensor_table import tensor_table
 
     here = workspace()
     found = resolve(model, here.store, here.recipe_directories)
@@ -47,9 +57,12 @@ def show(
             "licence": gguf.get_str("general.license", "unknown"),
             "sha256": found.sha256 if isinstance(found, InstalledModel) else None,
         }
+        table = tensor_table(gguf) if tensors else None
     if as_json:
-        print_json(described)
+        print_json(described if table is None else {**described, **asdict(table)})
         return
+    if table is not None:
+        _print_tensors(table)
     print_fields(
         [
             ("model", f"{model}  {described['title']}"),
@@ -61,3 +74,32 @@ def show(
             ("licence", str(described["licence"])),
         ]
     )
+
+
+def _print_tensors(table: TensorTable) -> None:
+    from edgellm.ui.console import print_fields, print_table
+    from edgellm.ui.units import size
+
+    rows = [
+        (
+            tensor.name,
+            tensor.type,
+            " x ".join(map(str, tensor.shape)),
+            size(tensor.n_bytes),
+            f"{tensor.bpw:.2f}",
+            {True: "yes", False: "no", None: ""}[tensor.ternary],
+            _scales_text(tensor.scales),
+        )
+        for tensor in table.tensors
+    ]
+    print_table(("TENSOR", "TYPE", "SHAPE", "SIZE", "BITS/WEIGHT", "TERNARY", "SCALES"), rows, right=(3, 4))
+    typer.echo()
+    print_fields([("embedding", size(table.embedding_bytes)), ("other", size(table.other_bytes))])
+
+
+def _scales_text(scales: Scales | None) -> str:
+    if scales is None:
+        return ""
+    if scales.count == 1:
+        return f"{scales.largest:.6g}"
+    return f"{scales.count}, {scales.smallest:.6g} to {scales.largest:.6g}"

@@ -39,6 +39,7 @@ class LlamaEngine:
     def __init__(self, installed: InstalledEngine) -> None:
         self.installed = installed
         self.messages: deque[str] = deque(maxlen=200)
+        self._transcript: list[str] | None = None
         self._c = _import_bindings(installed)
         self._log = self._c.llama_log_callback(self._on_log)
         self._c.llama_log_set(self._log, None)
@@ -49,13 +50,30 @@ class LlamaEngine:
         """The patch stamp that the loaded library itself tells."""
         return _stamp_of(self._c)
 
-    def _on_log(self, level: int, text: bytes, _: object) -> None:
-        if level in (GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR):
-            self.messages.append(text.decode(errors="replace").strip())
+    @property
+    def bindings(self) -> Any:
+        """The low-level module over the engine's library, for calls that belong to no model."""
+        return self._c
 
-    def _last_error(self) -> str:
+    @contextlib.contextmanager
+    def transcript(self) -> Iterator[list[str]]:
+        """Everything that the engine says in between, in its own pieces; a line may be several of them."""
+        pieces: list[str] = []
+        self._transcript = pieces
+        try:
+            yield pieces
+        finally:
+            self._transcript = None
+
+    def last_error(self) -> str:
         """The engine's own reason: the first message since the log was cleared, later ones repeat it."""
         return self.messages[0] if self.messages else "the engine gave no reason"
+
+    def _on_log(self, level: int, text: bytes, _: object) -> None:
+        if self._transcript is not None:
+            self._transcript.append(text.decode(errors="replace"))
+        if level in (GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR):
+            self.messages.append(text.decode(errors="replace").strip())
 
     def load(self, path: Path, *, report: Report = silent) -> LlamaModel:
         """Load a GGUF file.
@@ -82,7 +100,7 @@ class LlamaEngine:
         if failures:
             raise failures[0]
         if not pointer:
-            raise UnsupportedModel(f"the engine cannot load {path.name}", why=self._last_error(), path=str(path))
+            raise UnsupportedModel(f"the engine cannot load {path.name}", why=self.last_error(), path=str(path))
         return LlamaModel(self, pointer, path)
 
 
@@ -168,7 +186,7 @@ class LlamaModel:
         params.no_perf = True
         pointer = self._c.llama_init_from_model(self._pointer, params)
         if not pointer:
-            why, hint = self._engine._last_error(), "a smaller --ctx-size"
+            why, hint = self._engine.last_error(), "a smaller --ctx-size"
             raise DoesNotFit(f"the engine cannot make a context of {n_ctx} tokens", why=why, hint=hint, n_ctx=n_ctx)
         return LlamaContext(self._c, pointer, n_ctx)
 

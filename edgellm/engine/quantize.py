@@ -1,14 +1,17 @@
-"""ggml's own quantizers, for tensor types that have no numpy codec: rows of float32 in, blocks out.
+"""ggml's own codecs of the tensor types: rows of float32 into blocks, and blocks back into float32.
 
-quantize = Quantizer(engine.libraries, n_threads=4)
-data = quantize(values, named_type("Q6_K"))     # uint8 [rows, bytes of a row]
+quantizer = Quantizer(engine.libraries, n_threads=4)
+data = quantizer(values, named_type("Q6_K"))              # uint8 [rows, bytes of a row]
+values = quantizer.decode(data, named_type("Q6_K"))       # float32 [rows, columns]
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,30 +19,77 @@ import numpy.typing as npt
 
 from edgellm.formats.quant_types import QuantType, tensor_nbytes
 
+Values = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+_ToFloat = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+
+
+class _TypeTraits(ctypes.Structure):
+    """struct ggml_type_traits of ggml.h, up to what is used."""
+
+    _fields_ = (
+        ("type_name", ctypes.c_char_p),
+        ("block_size", ctypes.c_int64),
+        ("block_size_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", _ToFloat),
+    )
+
 
 class Quantizer:
-    """`ggml_quantize_chunk` of one engine; it releases the interpreter, so threads share the rows of a call."""
+    """The codecs of one engine; they release the interpreter, so threads share the rows of a call."""
 
     def __init__(self, libraries: Path, n_threads: int) -> None:
         suffix = "dylib" if sys.platform == "darwin" else "so"
-        self._quantize = ctypes.CDLL(str(libraries / f"libggml-base.{suffix}")).ggml_quantize_chunk
+        library = ctypes.CDLL(str(libraries / f"libggml-base.{suffix}"))
+        self._quantize = library.ggml_quantize_chunk
         pointers, counts = [ctypes.c_void_p] * 2, [ctypes.c_int64] * 3
         self._quantize.argtypes = [ctypes.c_int, *pointers, *counts, ctypes.c_void_p]
         self._quantize.restype = ctypes.c_size_t
+        self._traits = library.ggml_get_type_traits
+        self._traits.argtypes, self._traits.restype = [ctypes.c_int], ctypes.POINTER(_TypeTraits)
         self._threads = ThreadPoolExecutor(n_threads)
         self._n_threads = n_threads
 
-    def __call__(self, values: npt.NDArray[np.float32], target: QuantType) -> npt.NDArray[np.uint8]:
-        """Quantize float32 [rows, columns] without an importance matrix; columns must be whole blocks."""
+    def __call__(self, values: Values, target: QuantType, importance: Values | None = None) -> Bytes:
+        """Quantize finite float32 [rows, columns]; columns must be whole blocks.
+
+        `importance` float32 [columns] says how much the error of each column counts. The types that cannot do
+        without it (`weights.imatrix.needs_importance`) end the process when it is missing.
+        """
         rows, columns = values.shape
         values = np.ascontiguousarray(values)
         encoded = np.empty((rows, tensor_nbytes(target, (columns,))), np.uint8)
+        weights = None if importance is None else np.ascontiguousarray(importance, np.float32)
+        pointer = None if weights is None else weights.ctypes.data
 
         def part(first: int, last: int) -> None:
             self._quantize(
-                target.id, values.ctypes.data, encoded.ctypes.data, first * columns, last - first, columns, None
+                target.id, values.ctypes.data, encoded.ctypes.data, first * columns, last - first, columns, pointer
             )
 
-        edges = [rows * i // self._n_threads for i in range(self._n_threads + 1)]
-        list(self._threads.map(part, edges[:-1], edges[1:]))
+        self._share(rows, part)
         return encoded
+
+    def decode(self, data: Bytes, source: QuantType) -> Values:
+        """Return the weights float32 [rows, columns] in bytes [rows, bytes of a row] of any type but I2_S."""
+        if source.name == "F32":
+            return data.view(np.float32)
+        rows, row_bytes = data.shape
+        columns = row_bytes // source.block_bytes * source.block_size
+        data = np.ascontiguousarray(data)
+        values = np.empty((rows, columns), np.float32)
+        to_float = self._traits(source.id).contents.to_float
+
+        def part(first: int, last: int) -> None:
+            to_float(data[first:].ctypes.data, values[first:].ctypes.data, (last - first) * columns)
+
+        self._share(rows, part)
+        return values
+
+    def _share(self, rows: int, part: Callable[[int, int], None]) -> None:
+        edges = [rows * i // self._n_threads for i in range(self._n_threads + 1)]
+        shares = [(first, last) for first, last in pairwise(edges) if first < last]
+        list(self._threads.map(part, *zip(*shares, strict=True)))

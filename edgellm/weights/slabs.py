@@ -80,7 +80,7 @@ class Ternary:
             return Floats(self.codes * self.scales[:, None]).encode(target)
         d = half_scales(self.scales)[:, None]
         if target.name == "Q4_0":
-            return _encode_q4((self.codes + np.int8(8)).view(np.uint8), d, None)
+            return encode_q4((self.codes + np.int8(8)).view(np.uint8), d, None)
         if target.name in ("TQ1_0", "TQ2_0"):
             blocks = np.broadcast_to(d, (len(d), self.codes.shape[1] // WEIGHTS_PER_BLOCK))
             return (pack_tq1_0 if target.name == "TQ1_0" else pack_tq2_0)(self.codes, blocks)
@@ -104,10 +104,10 @@ class Grouped:
         if target.name == "Q4_0":
             if (self.zeros != 8).any():
                 raise ValueError("Q4_0 holds no zero points")
-            return _encode_q4(self.codes, self.scales, None)
+            return encode_q4(self.codes, self.scales, None)
         if target.name == "Q4_1":
             minima = half(-self.scales.astype(np.float32) * self.zeros)
-            return _encode_q4(self.codes, self.scales, minima)
+            return encode_q4(self.codes, self.scales, minima)
         return Floats(self.values).encode(target)
 
     @property
@@ -189,7 +189,7 @@ def _encode_q8_0(values: Values) -> Bytes:
     return encoded.view(np.uint8)
 
 
-def _encode_q4(codes: Bytes, d: Halves, minima: Halves | None) -> Bytes:
+def encode_q4(codes: Bytes, d: Halves, minima: Halves | None) -> Bytes:
     """Encode codes [rows, columns]; `d` and `minima` [rows, groups], a group being whole blocks."""
     rows, columns = codes.shape
     halves = codes.reshape(rows, columns // _BLOCK, 2, _BLOCK // 2)

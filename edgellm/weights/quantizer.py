@@ -1,0 +1,180 @@
+"""From one GGUF file to another with other tensor types, tensor by tensor, exactly where the types allow it.
+
+Everything that can be refused is refused before the first byte is written; memory holds one tensor of the source,
+mapped, and a few slabs.
+
+    result = quantize(engine, Path("model-F16.gguf"), "Q4_K_M", None, Options())
+    result.path, result.bpw, result.notes
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgellm.engine.llama import LlamaEngine
+from edgellm.engine.mix import MixedTensor, mix_types
+from edgellm.engine.quantize import Quantizer
+from edgellm.errors import CorruptFile, EngineError, UsageError
+from edgellm.formats.gguf_file import GGUFFile
+from edgellm.formats.gguf_writer import GGUFWriter
+from edgellm.machine.cpu import usable_cores
+from edgellm.models.memory import MemoryNeed, choose_context, estimate
+from edgellm.progress import Progress, Report, silent
+from edgellm.run.loading import N_BATCH
+from edgellm.weights.imatrix import Imatrix, read_imatrix
+from edgellm.weights.mixes import Mix, named_mix
+from edgellm.weights.quantization import Quantization, describe, output_path
+from edgellm.weights.quantization_check import check
+from edgellm.weights.quantization_plan import Action, Plan, Rule, make_plan
+from edgellm.weights.target_size import Candidate, candidates, choose
+from edgellm.weights.tensor_codec import encode
+
+# Version of ggml's block layouts (GGML_QNT_VERSION).
+_QUANTIZATION_VERSION = 2
+_KEEPING = (Action.COPY, Action.TRANSCODE)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to quantize; see `edgellm quantize --help`. `target_size` is in bytes."""
+
+    head: str | None = None
+    rules: tuple[Rule, ...] = ()
+    imatrix: Path | None = None
+    target_size: int | None = None
+    force: bool = False
+    dry_run: bool = False
+    n_threads: int | None = None
+
+
+def quantize(
+    engine: LlamaEngine,
+    source: Path,
+    type_name: str | None,
+    output: Path | None,
+    options: Options,
+    *,
+    report: Report = silent,
+) -> Quantization:
+    """Write `source` with the tensor types of a mix; the file appears when it is complete, or not at all.
+
+    Without `type_name` the mix is chosen by `options.target_size`; without `output` the file is NAME-TYPE.gguf in
+    the working directory.
+
+    Raises UsageError for what is no quantization or would lose without `force`, LossyTranscode, ModelNotFound,
+    CorruptFile, UnsupportedModel, DiskFull.
+    """
+    started = time.monotonic()
+    imatrix = read_imatrix(options.imatrix) if options.imatrix else None
+    codec = Quantizer(engine.installed.libraries, options.n_threads or usable_cores())
+    with GGUFFile.open(source) as gguf:
+        planner = _Planner(engine, gguf, options, imatrix)
+        plan, notes = planner.plan(type_name)
+        path = output_path(source, output, plan.mix)
+        notes += check(gguf, plan, codec, imatrix, force=options.force)
+        writer = _declared(gguf, plan, path, imatrix)
+        if not options.dry_run:
+            with writer:
+                _write(writer, gguf, plan, codec, imatrix, force=options.force, report=report)
+            _check_written(path, plan)
+        memory = _memory(gguf, plan)
+        seconds = time.monotonic() - started
+        return describe(gguf, plan, path, writer.nbytes, memory, seconds, notes, dry_run=options.dry_run)
+
+
+class _Planner:
+    """Plans for one file; the engine is asked once for each mix."""
+
+    def __init__(self, engine: LlamaEngine, gguf: GGUFFile, options: Options, imatrix: Imatrix | None) -> None:
+        if gguf.get_int("split.count", 0) > 1:
+            why = "it is one of several parts of a model"
+            raise UsageError(f"{gguf.path.name} cannot be quantized alone", why=why, hint="llama-gguf-split --merge")
+        self._engine, self._gguf, self._options, self._imatrix = engine, gguf, options, imatrix
+        self._mixed: dict[int, dict[str, MixedTensor]] = {}
+
+    def plan(self, type_name: str | None) -> tuple[Plan, list[str]]:
+        """The plan for a named mix, or for the best one of the size asked for, and what to tell about that choice."""
+        limit = self._options.target_size
+        if type_name is not None and limit is None:
+            return self._make(named_mix(type_name), self._options.head), []
+        if type_name is not None or limit is None:
+            raise UsageError("one of a type and --target-size is needed", hint="edgellm quantize MODEL Q4_K_M")
+        ternary = Counter(info.type.name for info in self._gguf.tensors.values() if info.type.ternary)
+        tries = candidates(
+            ternary=ternary.most_common(1)[0][0] if ternary else None,
+            has_imatrix=self._imatrix is not None,
+            head=self._options.head,
+        )
+        chosen = choose(limit, tries, self._n_bytes)
+        return self._make(chosen.mix, chosen.head), [f"{chosen} is the best that fits into {limit / 1e6:,.0f} MB"]
+
+    def _n_bytes(self, candidate: Candidate) -> int:
+        plan = self._make(candidate.mix, candidate.head)
+        return _declared(self._gguf, plan, self._gguf.path, self._imatrix).nbytes
+
+    def _make(self, mix: Mix, head: str | None) -> Plan:
+        mixed = self._mixed.get(mix.plan)
+        if mixed is None:
+            mixed = mix_types(self._engine, self._gguf.path, mix.plan, has_imatrix=self._imatrix is not None)
+            if mixed.keys() != self._gguf.tensors.keys():
+                why = "the engine's list of tensors is not that of the file"
+                raise EngineError(f"{self._gguf.path.name} cannot be quantized", why=why)
+            self._mixed[mix.plan] = mixed
+        return make_plan(self._gguf, mix, mixed, head=head, rules=self._options.rules)
+
+
+def _declared(gguf: GGUFFile, plan: Plan, path: Path, imatrix: Imatrix | None) -> GGUFWriter:
+    """The new file with its whole header, nothing written yet."""
+    writer = GGUFWriter(path)
+    writer.copy_metadata(gguf.metadata)
+    writer.add("general.file_type", plan.mix.file_type)
+    if any(tensor.action not in _KEEPING for tensor in plan.tensors):
+        writer.add("general.quantization_version", _QUANTIZATION_VERSION)
+    if imatrix is not None:
+        # The keys of llama-quantize.
+        writer.add("quantize.imatrix.file", imatrix.path.name)
+        if imatrix.datasets:
+            writer.add("quantize.imatrix.dataset", imatrix.datasets[0])
+        writer.add("quantize.imatrix.entries_count", len(imatrix.importance))
+        writer.add("quantize.imatrix.chunks_count", imatrix.n_chunks)
+    for tensor in plan.tensors:
+        writer.declare(tensor.name, tensor.shape, tensor.target)
+    return writer
+
+
+def _write(
+    writer: GGUFWriter,
+    gguf: GGUFFile,
+    plan: Plan,
+    codec: Quantizer,
+    imatrix: Imatrix | None,
+    *,
+    force: bool,
+    report: Report,
+) -> None:
+    importance = imatrix.importance if imatrix else {}
+    total, done = sum(gguf.tensors[tensor.name].nbytes for tensor in plan.tensors), 0
+    for tensor in plan.tensors:
+        report(Progress("quantizing", done, total, "B"))
+        writer.write(tensor.name, encode(gguf, tensor, codec, importance=importance.get(tensor.name), force=force))
+        gguf.release(tensor.name)
+        done += gguf.tensors[tensor.name].nbytes
+    report(Progress("quantizing", done, total, "B"))
+
+
+def _check_written(path: Path, plan: Plan) -> None:
+    """Read the types back; CorruptFile, and no file, when they are not those of the plan."""
+    with GGUFFile.open(path) as written:
+        types = {name: info.type for name, info in written.tensors.items()}
+    if types != {tensor.name: tensor.target for tensor in plan.tensors}:
+        path.unlink()
+        raise CorruptFile(f"{path.name} was not written correctly", why="its tensor types are not those of the plan")
+
+
+def _memory(gguf: GGUFFile, plan: Plan) -> MemoryNeed:
+    n_ctx = choose_context(gguf.get_int(gguf.key("context_length")), None)
+    need = estimate(gguf, n_ctx=n_ctx, n_batch=min(N_BATCH, n_ctx))
+    return replace(need, weights=sum(tensor.n_bytes for tensor in plan.tensors))
