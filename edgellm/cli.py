@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgellm.commands import chat, doctor, engine, overview, pull, rm, run, show
+from edgellm.commands import chat, doctor, engine, overview, pull, quality, rm, run, show
 from edgellm.commands import list as list_command
 from edgellm.errors import DiskFull, EdgellmError, FileAccessError
 
@@ -112,6 +112,7 @@ app.command()(pull.pull)
 app.command("list")(list_command.list_models)
 app.command("ls", hidden=True)(list_command.list_models)
 app.command()(show.show)
+app.command()(quality.quality)
 app.command()(rm.rm)
 app.add_typer(engine.app, name="engine")
 app.command()(doctor.doctor)
