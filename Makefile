@@ -35,7 +35,7 @@ setup: $(VENV)/.installed ## Set up everything: environment, engine, embedded mo
 	@$(BIN)/edgellm pull smollm2 >/dev/null
 
 run: setup ## Answer PROMPT with the embedded model and show its numbers
-	@$(BIN)/edgellm run smollm2 "$$PROMPT" --temp 0 --stats
+	@$(BIN)/edgellm run smollm2 --temp 0 --stats -- "$$PROMPT" </dev/null
 
 chat: setup ## Talk to the embedded model
 	@$(BIN)/edgellm chat smollm2

@@ -7,49 +7,71 @@ A verb lives in `edgellm/commands/NAME.py`; what it needs is imported inside it,
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from edgellm.commands import chat, doctor, engine, overview, pull, quality, rm, run, show
+from edgellm.commands import chat, convert, doctor, engine, overview, pull, quality, rm, run, show
 from edgellm.commands import list as list_command
 from edgellm.errors import DiskFull, EdgellmError, FileAccessError
+from edgellm.settings import is_true
+from edgellm.ui import options
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 failed, 2 usage, 3 no such model, 4 network, 5 does not fit, 6 corrupt file, 7 engine, "
     "130 Ctrl-C, 141 closed pipe."
 )
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 EXIT_CLOSED_PIPE = 141
+# What a file system may answer to a path that a person chose.
+REFUSALS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+)
 
 
 class Root(TyperGroup):
     """Turns every expected failure into one message and its exit code; a bug keeps its traceback."""
 
+    def make_context(self, *arguments: Any, **extra: Any) -> Any:
+        """Parse the command line; help and version print here."""
+        with failures():
+            return super().make_context(*arguments, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         """Run a verb."""
-        try:
+        with failures():
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
-        except EdgellmError as error:
-            _leave(error)
-        except BrokenPipeError:
-            # Nobody reads any more; what is still buffered must not fail again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(EXIT_CLOSED_PIPE) from None
-        except OSError as error:
-            known = _explain(error)
-            if known is None:
-                raise
-            _leave(known)
-        except KeyboardInterrupt:
-            sys.stderr.write("\n")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+@contextlib.contextmanager
+def failures() -> Iterator[None]:
+    """Whatever may go wrong outside of edgellm, as a message and an exit code."""
+    try:
+        yield
+    except EdgellmError as error:
+        _leave(error)
+    except BrokenPipeError:
+        # Nobody reads any more; what is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(EXIT_CLOSED_PIPE) from None
+    except OSError as error:
+        known = _explain(error)
+        if known is None:
+            raise
+        _leave(known)
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def _explain(error: OSError) -> EdgellmError | None:
@@ -57,7 +79,7 @@ def _explain(error: OSError) -> EdgellmError | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = f" while writing {error.filename}" if error.filename else ""
         return DiskFull(f"the disk is full{place}", hint="free some space and try again; nothing is half-written")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR) and error.filename:
+    if error.errno in REFUSALS and error.filename:
         hint = "set EDGELLM_HOME to a directory that you can write to"
         return FileAccessError(
             f"cannot use {error.filename}", why=str(error.strerror), hint=hint, path=str(error.filename)
@@ -66,11 +88,11 @@ def _explain(error: OSError) -> EdgellmError | None:
 
 
 def _leave(error: EdgellmError) -> None:
-    if os.environ.get("EDGELLM_DEBUG"):
+    if is_true(os.environ.get("EDGELLM_DEBUG")):
         raise error
     from edgellm.ui.console import print_error
 
-    print_error(error, as_json="--json" in sys.argv)
+    print_error(error, as_json=options.json_was_asked())
     raise typer.Exit(error.exit_code) from None
 
 
@@ -114,10 +136,15 @@ app.command("ls", hidden=True)(list_command.list_models)
 app.command()(show.show)
 app.command()(quality.quality)
 app.command()(rm.rm)
+app.command()(convert.convert)
 app.add_typer(engine.app, name="engine")
 app.command()(doctor.doctor)
 
 
 def main() -> None:
     """Entry point."""
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123, it stays open until the end
+    # As an exception, so that what is half-done is put away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     app()

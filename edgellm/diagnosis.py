@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from edgellm.engine.build import BUILD_SPACE
 from edgellm.engine.installed import BUILD_COMMAND, find
 from edgellm.engine.patches import PatchStack
-from edgellm.engine.toolchain import compilers, require
+from edgellm.engine.toolchain import compiler, require
 from edgellm.errors import ToolMissing
 from edgellm.machine import cgroup, memory
 from edgellm.machine.cpu import detect, usable_cores
@@ -50,7 +50,7 @@ def diagnose(settings: Settings, stack: PatchStack, store: Store, recipe: Recipe
     yield from _toolchain()
     yield _engine(settings, stack)
     for patch in stack.patches:
-        yield Check("patch", True, f"{patch.name}: {patch.subject}")
+        yield Check("patch", True, f"{patch.name}: {patch.subject} ({patch.reason})")
     yield _answers(settings, stack, store, recipe)
 
 
@@ -92,7 +92,7 @@ def _disk(settings: Settings) -> Check:
 
 def _toolchain() -> Iterator[Check]:
     try:
-        yield Check("compiler", True, compilers().version)
+        yield Check("compiler", True, compiler())
     except ToolMissing as error:
         yield Check("compiler", False, f"{error.what} {error.why}".strip(), error.hint)
     for program, purpose in (("git", "it applies the patches"), ("make", "it drives the build")):

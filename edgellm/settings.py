@@ -24,7 +24,6 @@ class Settings:
     cache: Path
     config: Path
     offline: bool = False
-    debug: bool = False
 
     @property
     def engines(self) -> Path:
@@ -48,20 +47,20 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read `EDGELLM_HOME`, `EDGELLM_OFFLINE`, `HF_HUB_OFFLINE` and `EDGELLM_DEBUG`."""
+        """Read `EDGELLM_HOME`, `EDGELLM_OFFLINE` and `HF_HUB_OFFLINE`."""
         env = os.environ if environ is None else environ
-        offline = any(_is_true(env.get(name)) for name in ("EDGELLM_OFFLINE", "HF_HUB_OFFLINE"))
-        debug = _is_true(env.get("EDGELLM_DEBUG"))
+        offline = any(is_true(env.get(name)) for name in ("EDGELLM_OFFLINE", "HF_HUB_OFFLINE"))
         if home := env.get("EDGELLM_HOME"):
-            root = Path(home).expanduser().absolute()
-            return cls(root / "data", root / "cache", root / "config", offline, debug)
+            root = Path(os.path.expanduser(home)).absolute()  # noqa: PTH111, Path's own raises for unknown users
+            return cls(root / "data", root / "cache", root / "config", offline)
         from platformdirs import PlatformDirs
 
         dirs = PlatformDirs("edgellm", appauthor=False)
-        return cls(dirs.user_data_path, dirs.user_cache_path, dirs.user_config_path, offline, debug)
+        return cls(dirs.user_data_path, dirs.user_cache_path, dirs.user_config_path, offline)
 
 
-def _is_true(value: str | None) -> bool:
+def is_true(value: str | None) -> bool:
+    """Whether the value of an environment variable means yes."""
     return value is not None and value.strip().lower() in TRUE_WORDS
 
 

@@ -1,5 +1,6 @@
 """The documents against the tree and the program: tables, exit codes, links, and words that must not be there."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -43,7 +44,9 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 def test_make_help_prints_every_target() -> None:
-    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "--no-print-directory", "help"]
+    listed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
     assert {line.split()[1] for line in listed.splitlines()} == set(phony[1].split())

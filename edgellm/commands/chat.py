@@ -19,7 +19,7 @@ DEFAULT_MODEL = "smollm2"
 HELP = {
     "/help": "show this list",
     "/stats": "all numbers of the last answer",
-    "/system": "/system TEXT: set the system message and start over",
+    "/system": "show the system message; /system TEXT: set it and start over",
     "/clear": "forget the conversation",
     "/exit": "leave (or Ctrl-D)",
 }
@@ -92,18 +92,17 @@ class Conversation:
         while True:
             try:
                 text = prompt.read().strip()
-            except EOFError:
-                return
-            except KeyboardInterrupt:
-                note("Ctrl-D or /exit leaves")
-                continue
-            if text == "/exit":
-                return
-            try:
+                if text == "/exit":
+                    return
                 if text.startswith("/"):
                     self._command(text)
                 elif text:
                     self._answer(text)
+            except EOFError:
+                return
+            except KeyboardInterrupt:
+                # At the prompt, or in the moments around an answer.
+                note("Ctrl-D or /exit leaves")
             except EdgellmError as error:
                 print_error(error, as_json=False)
                 note("the conversation is kept; /clear starts over")
@@ -146,6 +145,8 @@ class Conversation:
                 )
             case "/stats":
                 note(final_lines(self._stats) if self._stats else "nothing has been answered yet")
+            case "/system" if not argument.strip():
+                note(self._loaded.session.system or "no system message but the chat template's own")
             case "/system":
                 self._loaded.session.restart(system=argument.strip())
                 note("the conversation starts over with this system message")

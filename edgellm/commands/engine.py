@@ -18,7 +18,7 @@ def build(
         bool,
         typer.Option(
             "--tools",
-            help="Also llama-server, llama-bench, llama-quantize, llama-perplexity, llama-imatrix, rpc-server.",
+            help="Also llama-server, llama-bench, llama-quantize, llama-perplexity, llama-imatrix, ggml-rpc-server.",
         ),
     ] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Start over, with nothing from earlier builds.")] = False,

@@ -16,7 +16,7 @@ def overview() -> None:
 
     here = workspace()
     engine = find(here.settings, here.stack)
-    names = here.store.names()
+    names = [model.name for model in here.store.list()]
     cpu = detect()
     print_fields(
         [

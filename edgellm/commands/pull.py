@@ -29,7 +29,8 @@ def pull(
 
     here = workspace(offline=offline)
     recipe = find_recipe(model, here.recipe_directories)
-    fetching = force or here.store.find(recipe.name) is None
+    before = here.store.find(recipe.name)
+    fetching = force or before is None or not before.is_whole
     if fetching and not quiet:
         note(f"{recipe.name}  {recipe.quant}  {size(recipe.file.size)}  {recipe.licence}")
     with progress(quiet=quiet or as_json) as report:
@@ -37,7 +38,13 @@ def pull(
     if as_json:
         print_json(installed)
         return
-    print_fields([("model", installed.name), ("file", str(installed.path)), ("sha256", f"{installed.sha256}  ok")])
+    print_fields(
+        [
+            ("model", installed.name),
+            ("file", str(installed.path)),
+            ("sha256", installed.sha256 + ("  ok" if fetching else "  when it was pulled")),
+        ]
+    )
     if fetching and not quiet:
         note(
             f"next: edgellm chat {installed.name}"

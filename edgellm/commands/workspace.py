@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgellm.errors import CorruptFile
 from edgellm.settings import Settings, resource_directory
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Workspace:
 
     def model_file(self, name: str, *, quiet: bool) -> tuple[Path, Recipe | None]:
         """The file that a model name stands for, pulled first if need be, and its recipe if there is one."""
+        from edgellm.engine.installed import require
         from edgellm.models.pull import pull
         from edgellm.models.recipe import Recipe, find_recipe, recipe_names
         from edgellm.models.resolve import resolve
@@ -64,8 +66,12 @@ class Workspace:
         if isinstance(found, Path):
             return found, None
         if isinstance(found, Recipe):
+            require(self.settings, self.stack)  # before a download that would be of no use without an engine
             with progress(quiet=quiet) as report:
                 return pull(found, self.store, self.settings, report=report).path, found
+        if not found.is_whole:
+            hint = f"edgellm pull --force {found.name}"
+            raise CorruptFile(f"{found.path} is not whole", why=f"it should have {found.size} bytes", hint=hint)
         known = found.name in recipe_names(self.recipe_directories)
         return found.path, find_recipe(found.name, self.recipe_directories) if known else None
 

@@ -23,7 +23,7 @@ from edgellm.engine import cmake
 from edgellm.engine.installed import EngineRecord, InstalledEngine, directory_name, find
 from edgellm.engine.patches import PatchStack
 from edgellm.engine.source import SourceTree, prepare
-from edgellm.engine.toolchain import Compilers, compilers, require
+from edgellm.engine.toolchain import compiler, require
 from edgellm.errors import BuildFailed
 from edgellm.files import locked, require_space, sync_directory
 from edgellm.machine import memory
@@ -32,7 +32,7 @@ from edgellm.progress import Progress, Report, silent
 from edgellm.settings import Settings
 
 LIBRARY_TARGET = "llama"
-TOOLS = ("llama-server", "llama-bench", "llama-quantize", "llama-perplexity", "llama-imatrix", "rpc-server")
+TOOLS = ("llama-server", "llama-bench", "llama-quantize", "llama-perplexity", "llama-imatrix", "ggml-rpc-server")
 # Sources 170 MB, objects and libraries 60 MB, the tools 250 MB more; measured with gcc 12.
 BUILD_SPACE = 700_000_000
 # The largest translation units need about this much memory to compile.
@@ -75,10 +75,10 @@ def build(
         return installed
     require("git", "it applies the patches", "git")
     work = settings.builds / directory_name(stack, detect())
-    with locked(work.with_suffix(".lock"), lambda: report(Progress("waiting for another build"))) as lock:
+    with locked(work.with_name(f"{work.name}.lock"), lambda: report(Progress("waiting for another build"))) as lock:
         if clean:
             shutil.rmtree(work, ignore_errors=True)
-        builder = _Builder(settings, stack, detect(), work, compilers(), lock, report)
+        builder = _Builder(settings, stack, detect(), work, compiler(), lock, report)
         installed = find(settings, stack)
         if installed is None or clean:
             installed = builder.libraries()
@@ -99,7 +99,7 @@ class _Builder:
     stack: PatchStack
     cpu: Cpu
     work: Path
-    toolchain: Compilers
+    compiler: str
     lock: int
     report: Report
 
@@ -142,7 +142,6 @@ class _Builder:
             shutil.rmtree(objects, ignore_errors=True)
             command = [program, "-S", str(tree.llama_cpp), "-B", str(objects), "-G", generator]
             command += [f"-D{name}={value}" for name, value in OPTIONS.items()]
-            command += [f"-DCMAKE_C_COMPILER={self.toolchain.c}", f"-DCMAKE_CXX_COMPILER={self.toolchain.cxx}"]
             cmake.run(command, log, "configuring", self.report, keep_open=(self.lock,))
         command = [program, "--build", str(objects), "-j", str(_jobs()), "--target", *targets]
         cmake.run(command, log, stage, self.report, keep_open=(self.lock,))
@@ -168,7 +167,7 @@ class _Builder:
             commit=self.stack.upstream.commit,
             cpu_model=self.cpu.model,
             cpu_features=list(self.cpu.features),
-            compiler=self.toolchain.version,
+            compiler=self.compiler,
             built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             build_seconds=round(seconds, 1),
             patches={patch.name: patch.subject for patch in self.stack.patches},

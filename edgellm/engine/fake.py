@@ -62,11 +62,11 @@ class FakeContext:
     def score(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Append tokens; the table's row of each."""
         self.decode(tokens)
-        return self._model.table.take(tokens, axis=0)
+        return np.stack([self._model.table[token] for token in tokens])
 
     def logits(self) -> npt.NDArray[np.float32]:
         """The table's row of the last token."""
-        return self._model.table.take(self.tokens[-1], axis=0)
+        return np.array(self._model.table[self.tokens[-1]])
 
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> FakeSampler:
         """A sampler that follows the script."""

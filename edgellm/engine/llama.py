@@ -65,14 +65,22 @@ class LlamaEngine:
         """
         self.messages.clear()
 
+        failures: list[BaseException] = []
+
         def on_progress(fraction: float, _: object) -> bool:
-            report(Progress("loading", round(fraction * 100), 100, "%"))
-            return True
+            # An exception (Ctrl-C, say) cannot pass through C: loading is stopped, and it goes on from here.
+            try:
+                report(Progress("loading", round(fraction * 100), 100, "%"))
+            except BaseException as error:
+                failures.append(error)
+            return not failures
 
         params = self._c.llama_model_default_params()
         params.progress_callback = callback = self._c.llama_progress_callback(on_progress)
         pointer = self._c.llama_model_load_from_file(os.fsencode(path), params)
         del callback  # kept alive until here
+        if failures:
+            raise failures[0]
         if not pointer:
             raise UnsupportedModel(f"the engine cannot load {path.name}", why=self._last_error(), path=str(path))
         return LlamaModel(self, pointer, path)

@@ -2,19 +2,20 @@
 
     python -m edgellm.engine.toolchain     # checks this machine; used by the Makefile before anything is downloaded
 
-This module imports nothing but the standard library and `edgellm.errors`, so it runs before anything is installed.
+This module imports nothing but the standard library and `edgellm.errors`, so it runs before anything is installed,
+and both are written so that a Python that is too old still gets as far as being told so.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from edgellm.errors import EdgellmError, ToolMissing
@@ -23,15 +24,6 @@ MINIMUM_PYTHON = (3, 10)
 CXX_CANDIDATES = ("c++", "g++", "clang++")
 PROBE = "#include <chrono>\n#include <optional>\nint main() { return std::optional<int>(0).value(); }\n"
 CC_CANDIDATES = ("cc", "gcc", "clang")
-
-
-@dataclass(frozen=True, slots=True)
-class Compilers:
-    """Paths of the C and C++ compilers, and the first line of what the latter calls itself."""
-
-    c: str
-    cxx: str
-    version: str
 
 
 def install_hint(debian: str, fedora: str, macos: str) -> str:
@@ -44,34 +36,32 @@ def install_hint(debian: str, fedora: str, macos: str) -> str:
     return f"install {debian} with the package manager"
 
 
-def compilers() -> Compilers:
-    """The compilers named by CC and CXX, or the first ones on PATH; they are really run once.
+def compiler() -> str:
+    """What the C++ compiler calls itself, after it has really compiled something; CXX names another than c++.
 
     Raises:
         ToolMissing: none is there, or it cannot compile a C++17 program.
     """
     hint = install_hint("g++", "gcc-c++", "xcode-select --install")
-    cxx = _first(os.environ.get("CXX"), CXX_CANDIDATES)
-    c = _first(os.environ.get("CC"), CC_CANDIDATES)
-    if cxx is None or c is None:
-        wanted = "C++" if cxx is None else "C"
-        raise ToolMissing(f"no {wanted} compiler is installed; the engine is compiled for this CPU", hint=hint)
+    named = os.environ.get("CXX", "")
+    # Several words are fine, as they are for cmake: "ccache g++", "g++ -m64".
+    command = shlex.split(named) or [next(filter(shutil.which, CXX_CANDIDATES), "")]
+    if not shutil.which(command[0]):
+        if named:
+            raise ToolMissing(f"CXX is {named!r}, and there is no such program", hint="unset CXX")
+        raise ToolMissing("no C++ compiler is installed; the engine is compiled for this CPU", hint=hint)
+    if not os.environ.get("CC") and not any(map(shutil.which, CC_CANDIDATES)):
+        raise ToolMissing("no C compiler is installed; the engine is compiled for this CPU", hint=hint)
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch, "probe.cpp")
         source.write_text(PROBE)
-        command = [cxx, "-std=c++17", str(source), "-o", str(source.with_suffix(""))]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        probe = [*command, "-std=c++17", str(source), "-o", str(source.with_suffix(""))]
+        result = subprocess.run(probe, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         first = next(iter(result.stderr.splitlines()), "no message")
-        raise ToolMissing(f"{cxx} cannot compile a small C++17 program", why=first, hint=hint)
-    version = subprocess.run([cxx, "--version"], capture_output=True, text=True, check=False).stdout
-    return Compilers(c, cxx, version.splitlines()[0] if version else "unknown")
-
-
-def _first(named: str | None, candidates: tuple[str, ...]) -> str | None:
-    if named:
-        return shutil.which(named.split()[0])
-    return next((path for name in candidates if (path := shutil.which(name))), None)
+        raise ToolMissing(f"{' '.join(command)} cannot compile a small C++17 program", why=first, hint=hint)
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
+    return version.splitlines()[0] if version else "unknown"
 
 
 def require(program: str, purpose: str, package: str) -> str:
@@ -99,7 +89,7 @@ def problems() -> Iterator[EdgellmError]:
         except ToolMissing as error:
             yield error
     try:
-        compilers()
+        compiler()
     except ToolMissing as error:
         yield error
 

@@ -10,14 +10,15 @@ from typing import Any, NoReturn
 
 from edgellm.errors import CorruptFile
 
-_MAX_INTEGER_DIGITS = 20  # of an unsigned 64-bit number; converting a million digits takes minutes
+# Converting a million digits takes minutes; tokenizer_config.json writes "no limit" as one of 31 digits.
+_MAX_INTEGER_DIGITS = 100
 
 
 def parse_object(data: bytes, *, name: str) -> dict[str, Any]:
     """Return the JSON object in `data`; the caller bounds its length, parsing takes up to 30 times as much memory.
 
     Raises CorruptFile for anything else: other JSON, broken UTF-8, duplicate keys, NaN, integers of more than
-    64 bits, or nesting deeper than Python's recursion limit.
+    100 digits, half a surrogate pair, or nesting deeper than Python's recursion limit.
     """
     try:
         value = json.loads(
@@ -29,7 +30,20 @@ def parse_object(data: bytes, *, name: str) -> dict[str, Any]:
         raise CorruptFile(f"{name} is corrupt", why=f"its JSON is wrong: {error}") from None
     if not isinstance(value, dict):
         raise CorruptFile(f"{name} is corrupt", why=f"its JSON is a {type(value).__name__}, not an object")
+    if _has_half_a_pair(data, value):
+        raise CorruptFile(f"{name} is corrupt", why="its JSON escapes half of a surrogate pair, which is no character")
     return value
+
+
+def _has_half_a_pair(data: bytes, value: object) -> bool:
+    r"""Whether a text cannot be written again: only an escape of the kind \ud800 can do that."""
+    if b"\\ud" not in data and b"\\uD" not in data:
+        return False
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _integer(digits: str) -> int:

@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,27 +18,36 @@ from pathlib import Path
 
 from edgellm.machine import cgroup
 
-# What ggml's kernels are compiled for: a library built with one of these does not run without it.
-FEATURES = frozenset(
-    {"sse3", "ssse3", "sse4_1", "sse4_2", "avx", "f16c", "fma", "bmi2", "avx2", "avx_vnni", "avx_vnni_int8"}
-    | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512vbmi", "avx512_vnni", "avx512_bf16"}
-    | {"amx_tile", "amx_int8", "amx_bf16"}
-    | {"asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve", "sve2", "sme"}
+# What decides how fast the engine is; shown to people.
+NOTABLE = frozenset(
+    {"sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512vbmi", "avx512_vnni"}
+    | {"avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"}
+    | {"asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2", "sme"}
+)
+# All instruction sets of x86 that a compiler may use when it compiles for this CPU.
+X86_ISA = re.compile(
+    r"(sse|ssse|avx|amx|bmi|sha)\w*|abm|adx|aes|clflushopt|clwb|clzero|f16c|fma4?|fsgsbase|gfni|lahf_lm|movbe|movdir\w+"
+    r"|pclmulqdq|pku|popcnt|pni|rdpid|rdrand|rdseed|serialize|tbm|vaes|vpclmulqdq|wbnoinvd|xop|xsave\w*|3dnowprefetch"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """One CPU as the engine sees it; `key` names engines built for it."""
+    """One CPU as the engine sees it; `instruction_sets` are all that its compiler may use."""
 
     machine: str
     model: str
-    features: tuple[str, ...]
+    instruction_sets: tuple[str, ...]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The instruction sets that decide how fast the engine is."""
+        return tuple(name for name in self.instruction_sets if name in NOTABLE)
 
     @property
     def key(self) -> str:
-        """Architecture and a short hash of the features, e.g. `x86_64-1f3a9c`."""
-        digest = hashlib.sha256(" ".join(self.features).encode()).hexdigest()
+        """Architecture and a short hash of the instruction sets, e.g. `x86_64-1f3a9c`: the name of engines for it."""
+        digest = hashlib.sha256(" ".join(self.instruction_sets).encode()).hexdigest()
         return f"{self.machine}-{digest[:6]}"
 
 
@@ -57,9 +67,12 @@ def parse_cpuinfo(text: str, machine: str) -> Cpu:
     for line in text.split("\n\n")[0].splitlines():
         name, _, value = line.partition(":")
         fields[name.strip()] = value.strip()
-    flags = fields.get("flags", fields.get("Features", "")).split()
+    # On ARM every entry of "Features" is an instruction set; on x86 most flags are something else.
+    flags = (
+        filter(X86_ISA.fullmatch, fields["flags"].split()) if "flags" in fields else fields.get("Features", "").split()
+    )
     model = fields.get("model name") or fields.get("CPU part") or machine
-    return Cpu(machine, model, tuple(sorted(FEATURES.intersection(flags))))
+    return Cpu(machine, model, tuple(sorted(flags)))
 
 
 def _sysctl(name: str) -> str:

@@ -5,8 +5,10 @@ available()  ->  3_900_000_000
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
+from pathlib import Path
 
 import psutil
 
@@ -41,5 +43,8 @@ def resident() -> int:
 
 def peak_resident() -> int:
     """The most resident bytes that this process ever had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not ru_maxrss: Linux carries the parent's peak over into it when a process is started.
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else resident()

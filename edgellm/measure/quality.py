@@ -146,12 +146,12 @@ def _check_headers(paths: Sequence[Path], options: QualityOptions) -> int:
         trained = min(gguf.get_int(gguf.key("context_length")) for gguf in files)
         n_ctx = choose_context(trained, options.n_ctx or min(DEFAULT_CONTEXT, trained))
         need, *others = (estimate(gguf, n_ctx=n_ctx, n_batch=N_BATCH, n_outputs=N_OUTPUTS) for gguf in files)
-    name, hint = paths[0].name, ""
+    name, otherwise = paths[0].name, "a smaller model"
     for other, path in zip(others, paths[1:], strict=True):
         need, name = together(need, other), f"{name} beside {path.name}"
-        hint = "without --against, which measures one model at a time"
+        otherwise = "each alone, without --against"
     if not options.force:
-        require_fit(need, memory.available(), name=name, n_ctx=n_ctx, hint=hint)
+        require_fit(need, memory.available(), name=name, n_ctx=n_ctx, otherwise=otherwise)
     return n_ctx
 
 
@@ -194,7 +194,7 @@ def _fill(
     tally: Tally, contexts: Sequence[Context], windows: Sequence[Sequence[int]], watch: Watch
 ) -> tuple[int, bool]:
     """Measure window after window until the end or the user's; tells how many tokens were read, and if it was all."""
-    total = sum(len(window) - 1 for window in windows)
+    total = sum(map(len, windows))
     done = 0
     for window in windows:
         for n_tokens in _window(tally, contexts, window):
@@ -209,17 +209,19 @@ def _fill(
 def _window(tally: Tally, contexts: Sequence[Context], window: Sequence[int]) -> Iterator[int]:
     """Read one window with every model, batch by batch; yields how many tokens each batch had.
 
-    Of n_ctx tokens the first n_ctx // 2 only give context. The last one would predict what is no more in the window.
+    Positions n_ctx // 2 to n_ctx - 2 count. The last token is read all the same: a batch of one token less takes other
+    kernels, and a rounding of its own (0.1 % of the perplexity, measured).
     """
-    middle, end = len(window) // 2, len(window) - 1
+    first, last = len(window) // 2, len(window) - 1
     for context in contexts:
         context.keep(0)
-    for start in range(0, middle, N_BATCH):
-        part = window[start : min(start + N_BATCH, middle)]
-        for context in contexts:
-            context.decode(part)
-        yield len(part)
-    for start in range(middle, end, N_BATCH):
-        stop = min(start + N_BATCH, end)
-        tally.add(window[start + 1 : stop + 1], *(context.score(window[start:stop]) for context in contexts))
-        yield stop - start
+    for start in range(0, len(window), N_BATCH):
+        batch = window[start : start + N_BATCH]
+        begin, end = max(start, first), min(start + len(batch), last)
+        if begin < end:
+            rows = slice(begin - start, end - start)
+            tally.add(window[begin + 1 : end + 1], *(context.score(batch)[rows] for context in contexts))
+        else:
+            for context in contexts:
+                context.decode(batch)
+        yield len(batch)

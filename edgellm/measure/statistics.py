@@ -71,7 +71,8 @@ def kl_divergence(base: Float64, model: Float64) -> Float64:
         terms = np.exp(base) * (base - model)
     terms[np.isneginf(base)] = 0
     # Rounding can leave -1e-17 where the truth is 0.
-    return np.maximum(terms.sum(axis=-1), 0)
+    divergence: Float64 = np.maximum(terms.sum(axis=-1), 0)
+    return divergence
 
 
 class Tally:

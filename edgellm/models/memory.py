@@ -102,19 +102,20 @@ def _n_vocab(gguf: GGUFFile) -> int:
     return len(gguf.get_array(key)) if key in gguf.metadata else 0
 
 
-def require_fit(need: MemoryNeed, available: int, *, name: str, n_ctx: int, hint: str = "") -> None:
+def require_fit(need: MemoryNeed, available: int, *, name: str, n_ctx: int, otherwise: str = "a smaller model") -> None:
     """Raise `DoesNotFit` with the parts unless `need` fits into `available` bytes.
 
-    `hint` says what to do instead, if that is not a smaller context.
+    `otherwise` is what helps where a smaller context does not.
     """
     if need.total <= available:
         return
     parts = f"weights {need.weights / 1e9:.2f}, KV cache {need.kv_cache / 1e9:.2f}, compute {need.compute / 1e9:.2f}"
-    smaller = max(256, n_ctx // 4)
+    smaller = n_ctx // 4
+    helps = smaller >= 256 and need.total - need.kv_cache * 3 // 4 <= available
     raise DoesNotFit(
         f"{name} needs {need.total / 1e9:.2f} GB at {n_ctx:,} tokens, {available / 1e9:.2f} GB is available",
         why=f"{parts}, slack {need.slack / 1e9:.2f} GB",
-        hint=f"{hint or f'--ctx-size {smaller}'}, or --force to try all the same",
+        hint=f"the same with --ctx-size {smaller}" if helps else f"{otherwise}, or the same with --force",
         needed=need.total,
         available=available,
         n_ctx=n_ctx,

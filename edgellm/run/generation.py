@@ -115,7 +115,7 @@ def check_length(n_prompt: int, n_ctx: int) -> None:
         raise PromptTooLong(
             f"the prompt has {n_prompt:,} tokens, the context holds {n_ctx:,}, the answer included",
             why="edgellm never cuts a prompt silently",
-            hint=f"a shorter prompt, or --ctx-size {n_prompt + 512}",
+            hint="a shorter prompt, or the same with a larger --ctx-size",
             prompt_tokens=n_prompt,
             n_ctx=n_ctx,
         )

@@ -43,6 +43,11 @@ class Session:
             if any(answer):
                 self.messages += [turn, {"role": "assistant", "content": "".join(answer)}]
 
+    @property
+    def system(self) -> str:
+        """The system message, empty when there is none of ours."""
+        return next((message["content"] for message in self.messages if message["role"] == "system"), "")
+
     def restart(self, system: str | None = None) -> None:
         """Forget the conversation; None keeps the system message. What is still right in the cache is used again."""
         if system is None:

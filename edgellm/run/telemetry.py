@@ -101,6 +101,7 @@ class Meter:
     def stats(self) -> Stats:
         """The numbers so far."""
         started = self.completion_tokens > 0
+        resident = memory.resident()
         return Stats(
             prompt_tokens=self.prefill.total,
             reused_tokens=self.prefill.reused,
@@ -111,8 +112,9 @@ class Meter:
             decode_seconds=self._last - self._first,
             ttft_seconds=self._first - self._begin if started else 0.0,
             n_ctx=self._n_ctx,
-            resident_bytes=memory.resident(),
-            peak_resident_bytes=memory.peak_resident(),
+            resident_bytes=resident,
+            # The two are read one after the other, by ways that count a little differently.
+            peak_resident_bytes=max(resident, memory.peak_resident()),
             available_bytes=memory.available(),
         )
 

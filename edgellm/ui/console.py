@@ -30,15 +30,22 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 UNBOUNDED = 10_000
 
 
+class _Console(Console):
+    """rich's console, but a closed pipe is the caller's to handle."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def stdout() -> Console:
     """The console for data."""
-    return Console(highlight=False, soft_wrap=True, width=None if is_terminal(sys.stdout) else UNBOUNDED)
+    return _Console(highlight=False, soft_wrap=True, width=None if is_terminal(sys.stdout) else UNBOUNDED)
 
 
 def stderr() -> Console:
     """The console for everything else."""
     width = None if is_terminal(sys.stderr) else UNBOUNDED
-    return Console(stderr=True, highlight=False, soft_wrap=True, width=width)
+    return _Console(stderr=True, highlight=False, soft_wrap=True, width=width)
 
 
 def is_terminal(stream: TextIO | None) -> bool:

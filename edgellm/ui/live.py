@@ -4,8 +4,9 @@
         for event in meter.watch(events): view.show(event)
 
 The text itself is printed raw, so it scrolls, wraps and stays as usual. The status line lives in the row below
-the cursor: it is erased before each piece of text and drawn again after it, with the cursor saved in between.
-Off a terminal there is only the text.
+the cursor: it is erased before each piece of text and drawn again after it, with the cursor saved in between. While
+the text fills its row to the last column, the terminal is about to wrap, and moving the cursor would make it forget
+that: then the line waits for the next piece. Off a terminal there is only the text.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import sys
 import time
 from types import TracebackType
 
+from rich.cells import cell_len
+
 from edgellm.run.generation import Event, Prefill, Text
 from edgellm.run.telemetry import Meter, Stats
 from edgellm.ui.console import is_terminal, printable
 from edgellm.ui.units import duration, rate, size
 
 REFRESH_SECONDS = 0.1
+TAB = 8
 ESC = "\x1b"
 ERASE_BELOW = f"{ESC}[J"
 # Index and reverse index: make sure that a row below exists, without changing the column.
@@ -38,7 +42,8 @@ class AnswerView:
         self._live = live and self._terminal
         self._drawn = 0.0
         self._status = ""
-        self._column_zero = True
+        self._status_shown = False
+        self._column = 0
 
     def __enter__(self) -> AnswerView:
         return self
@@ -46,21 +51,29 @@ class AnswerView:
     def show(self, event: Event) -> None:
         """Print what is new."""
         text = event.text if isinstance(event, Text) else ""
-        if not self._live:
-            self._write(printable(text) if self._terminal else text)
-            return
+        if self._terminal:
+            text = printable(text)
+        width = shutil.get_terminal_size().columns
+        self._column = column_after(text, self._column, width)
+        self._write(f"{self._erased()}{text}{self._below(event, width)}" if self._live else text)
+
+    def _erased(self) -> str:
+        """What removes the status line, if there is one."""
+        shown, self._status_shown = self._status_shown, False
+        return ERASE_BELOW if shown else ""
+
+    def _below(self, event: Event, width: int) -> str:
+        """What draws the status line in the row below."""
         now = time.monotonic()
         if now - self._drawn >= REFRESH_SECONDS or not self._status:
             self._status = self._status_text(event)
             self._drawn = now
-        status = self._status[: shutil.get_terminal_size().columns - 1]
-        below = f"{ROOM_BELOW}{SAVE}{DOWN}{DIM}{status}{PLAIN}{RESTORE}"
-        self._write(f"{ERASE_BELOW}{printable(text)}{below}", text)
+        if self._column >= width:
+            return ""
+        self._status_shown = True
+        return f"{ROOM_BELOW}{SAVE}{DOWN}{DIM}{self._status[: width - 1]}{PLAIN}{RESTORE}"
 
-    def _write(self, output: str, text: str | None = None) -> None:
-        text = output if text is None else text
-        if text:
-            self._column_zero = text.endswith("\n")
+    def _write(self, output: str) -> None:
         if output:
             sys.stdout.write(output)
             sys.stdout.flush()
@@ -74,7 +87,21 @@ class AnswerView:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is BrokenPipeError:
             return
-        self._write((ERASE_BELOW if self._live else "") + ("" if self._column_zero else "\n"))
+        self._write(self._erased() + ("\n" if self._column else ""))
+
+
+def column_after(text: str, column: int, width: int) -> int:
+    """The column of the cursor after a text; `width` itself means: full, and about to wrap."""
+    for character in text:
+        cells = TAB - column % TAB if character == "\t" else cell_len(character)
+        if character == "\n":
+            column = 0
+        elif column + cells <= width:
+            column += cells
+        else:
+            # A tab stops at the edge; anything else goes to the next row.
+            column = width if character == "\t" else cells
+    return column
 
 
 def status_line(stats: Stats, rate_now: float | None = None) -> str:

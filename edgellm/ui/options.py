@@ -6,7 +6,23 @@ from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.", envvar="EDGELLM_JSON")]
+_asked: set[str] = set()
+
+
+def _remember_json(value: bool) -> bool:
+    if value:
+        _asked.add("json")
+    return value
+
+
+def json_was_asked() -> bool:
+    """Whether this command line, or the environment, asked for JSON; errors follow it."""
+    return "json" in _asked
+
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document.", envvar="EDGELLM_JSON", callback=_remember_json)
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.", envvar="EDGELLM_QUIET")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.", envvar="EDGELLM_OFFLINE")]
 Force = Annotated[bool, typer.Option("--force", help="Go on although memory seems too small.", envvar="EDGELLM_FORCE")]
@@ -58,7 +74,13 @@ Temperature = Annotated[
 ]
 TopK = Annotated[
     int | None,
-    typer.Option("--top-k", min=0, help="Keep the K likeliest tokens; 0: all. [default: 40]", envvar="EDGELLM_TOP_K"),
+    typer.Option(
+        "--top-k",
+        min=0,
+        max=2**31 - 1,
+        help="Keep the K likeliest tokens; 0: all. [default: 40]",
+        envvar="EDGELLM_TOP_K",
+    ),
 ]
 TopP = Annotated[
     float | None,

@@ -1,8 +1,11 @@
 """The verbs that need no answer from a model: listing, showing, removing, status, doctor, help, errors."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,5 +142,37 @@ def test_an_unwritable_home_is_one_error(tmp_path: Path) -> None:
 
 
 def test_completion_can_be_shown() -> None:
-    result = edgellm("--show-completion", "bash", env={"SHELL": "/bin/bash"})
+    # Without detection by the name of the parent process, which is whatever runs the tests.
+    result = edgellm("--show-completion", "bash", env={"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
     assert result.returncode == 0 and "edgellm" in result.stdout
+
+
+@pytest.mark.parametrize("verb", ["--help", "list -a", "engine status", "doctor --json", "--version"])
+def test_a_closed_pipe_ends_every_verb_quietly(verb: str) -> None:
+    """With a reader that is gone before the first byte."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "edgellm", *verb.split()]
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "x" * 5000, ".", "/", "/dev/null", "a\nb", "--", ""])
+def test_names_that_are_no_model(name: str) -> None:
+    result = edgellm("run", "--", name, "hi")
+    assert result.returncode in (2, 3) and ("error:" in result.stderr or "Usage" in result.stderr)
+
+
+@pytest.mark.parametrize("home", ["/proc/x", "/dev/null"])
+def test_homes_that_cannot_be(home: str) -> None:
+    result = edgellm("pull", "smollm2", env={"EDGELLM_HOME": home})
+    assert result.returncode == 1 and "error: cannot use" in result.stderr
+
+
+def test_errors_follow_json_from_the_environment_and_debug_shows_tracebacks() -> None:
+    assert error(edgellm("show", "nosuch", env={"EDGELLM_JSON": "1"}))["code"] == "model-not-found"
+    assert "Traceback" not in edgellm("show", "nosuch", env={"EDGELLM_DEBUG": "0"}).stderr
+    command = [sys.executable, "-m", "edgellm", "show", "nosuch"]
+    debugged = subprocess.run(command, capture_output=True, env={**os.environ, "EDGELLM_DEBUG": "1"}, check=False)
+    assert b"Traceback" in debugged.stderr

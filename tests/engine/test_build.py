@@ -1,6 +1,7 @@
 """The build, run for real on an upstream of a few files: what it makes, and every way it can be stopped."""
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -161,31 +162,32 @@ def test_too_little_disk(tmp_path: Path, settings: Settings, monkeypatch: pytest
         build(settings, stack)
 
 
+@pytest.mark.parametrize("kills", [1, pytest.param(30, marks=pytest.mark.soak)])
 def test_killed_in_the_middle_the_next_build_waits_for_the_orphans_and_goes_on(
-    tmp_path: Path, settings: Settings
+    kills: int, tmp_path: Path, settings: Settings
 ) -> None:
-    # A source that takes a while to compile, so that the kill lands inside the compiler's run.
+    # A source that takes a while to compile, so that a kill lands inside the compiler's run.
     slow = '#include <regex>\nint slow() { return std::regex_search("aab", std::regex("a+b")); }\n'
     stack = prepared(tmp_path, settings, slow=slow)
     code = (
         "from edgellm.engine.build import build; from edgellm.engine.patches import PatchStack;"
         "from edgellm.settings import Settings; from pathlib import Path; import sys;"
-        "build(Settings.from_environment(), PatchStack.load(Path(sys.argv[1])),"
+        "build(Settings.from_environment(), PatchStack.load(Path(sys.argv[1])), clean=True,"
         " report=lambda p: print(p.stage, flush=True))"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, str(stack.directory)], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    while "building the libraries" not in child.stdout.readline():
-        assert child.poll() is None
-    time.sleep(0.5)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
-    assert find(settings, stack) is None
-    with pytest.raises(EngineMissing):
-        require(settings, stack)
-    engine = build(settings, stack)
-    assert engine.record.stamp == stack.stamp
+    for kill in range(kills):
+        command = [sys.executable, "-c", code, str(stack.directory)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            if kill % 3 != 2:
+                while "building the libraries" not in child.stdout.readline():
+                    assert child.poll() is None
+            time.sleep(0.5 if kills == 1 else 1.5 * random.random())
+            child.send_signal(signal.SIGKILL)
+        assert find(settings, stack) is None
+        with pytest.raises(EngineMissing):
+            require(settings, stack)
+    assert build(settings, stack).record.stamp == stack.stamp
 
 
 def test_an_engine_for_another_cpu_or_other_patches_is_not_used(tmp_path: Path, settings: Settings) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.engine.toolchain import compilers
+from edgellm.engine.toolchain import compiler
 from edgellm.errors import ToolMissing
 
 CHECK = [sys.executable, "-m", "edgellm.engine.toolchain"]
@@ -46,5 +46,5 @@ def test_a_compiler_that_does_not_compile(tmp_path: Path, monkeypatch: pytest.Mo
     broken.chmod(0o755)
     monkeypatch.setenv("CXX", str(broken))
     with pytest.raises(ToolMissing, match="cannot compile") as caught:
-        compilers()
+        compiler()
     assert caught.value.why == "no such target"

@@ -73,7 +73,7 @@ def test_resolving_prefers_paths_then_installed_then_recipes(tmp_path: Path, mon
     Path("file").write_bytes(b"")
     for path in ("file", "./file", str(tmp_path / "file")):
         assert resolve(path, store, RECIPES) == Path(path)
-    with pytest.raises(ModelNotFound, match="there is no file"):
+    with pytest.raises(ModelNotFound, match="is no file that can be read"):
         resolve("./nosuch.gguf", store, RECIPES)
     with pytest.raises(ModelNotFound) as caught:
         resolve("smolm2", store, RECIPES)

@@ -31,6 +31,7 @@ def test_numbers_show_while_it_answers(chat: "pexpect.spawn[str]") -> None:
     chat.expect(PROMPT)
     chat.send("/stats\r")
     chat.expect(r"ended by stop")
+    chat.expect(PROMPT)
     chat.sendeof()
     chat.expect(pexpect.EOF)
     chat.close()

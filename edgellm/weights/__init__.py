@@ -1,0 +1,1 @@
+"""Turning checkpoints into GGUF files, and GGUF files into smaller ones."""

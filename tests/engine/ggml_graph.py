@@ -1,0 +1,98 @@
+"""One matrix product through the engine's ggml, without a model around it.
+
+ggml = Ggml(engine_lib_dir)
+y = ggml.product(I2_S, data, (columns, rows), x, n_threads=2)
+"""
+
+import ctypes
+import sys
+from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+F32, F16 = 0, 1
+Floats = npt.NDArray[np.float32]
+
+SIGNATURES = {
+    "ggml_free": (None, [c_void_p]),
+    "ggml_new_tensor_1d": (c_void_p, [c_void_p, c_int, c_int64]),
+    "ggml_new_tensor_2d": (c_void_p, [c_void_p, c_int, c_int64, c_int64]),
+    "ggml_new_tensor_3d": (c_void_p, [c_void_p, c_int, c_int64, c_int64, c_int64]),
+    "ggml_view_2d": (c_void_p, [c_void_p, c_void_p, c_int64, c_int64, c_size_t, c_size_t]),
+    "ggml_mul_mat": (c_void_p, [c_void_p, c_void_p, c_void_p]),
+    "ggml_mul_mat_id": (c_void_p, [c_void_p, c_void_p, c_void_p, c_void_p]),
+    "ggml_get_rows": (c_void_p, [c_void_p, c_void_p, c_void_p]),
+    "ggml_cast": (c_void_p, [c_void_p, c_void_p, c_int]),
+    "ggml_dup": (c_void_p, [c_void_p, c_void_p]),
+    "ggml_get_data": (c_void_p, [c_void_p]),
+    "ggml_nbytes": (c_size_t, [c_void_p]),
+    "ggml_row_size": (c_size_t, [c_int, c_int64]),
+    "ggml_type_name": (c_char_p, [c_int]),
+    "ggml_new_graph": (c_void_p, [c_void_p]),
+    "ggml_build_forward_expand": (None, [c_void_p, c_void_p]),
+    "ggml_graph_compute_with_ctx": (c_int, [c_void_p, c_void_p, c_int]),
+    "ggml_backend_cpu_reg": (c_void_p, []),
+    "ggml_backend_reg_dev_get": (c_void_p, [c_void_p, c_size_t]),
+    "ggml_backend_dev_supports_op": (c_bool, [c_void_p, c_void_p]),
+    "i2_s_dequantize": (None, [c_void_p, c_float, POINTER(c_float), c_int64]),
+}
+
+
+class InitParams(ctypes.Structure):
+    _fields_ = (("mem_size", c_size_t), ("mem_buffer", c_void_p), ("no_alloc", c_bool))
+
+
+class Ggml:
+    """The functions of libggml-base and libggml-cpu that the tests call."""
+
+    def __init__(self, lib_dir: Path) -> None:
+        suffix = "dylib" if sys.platform == "darwin" else "so"
+        libraries = [ctypes.CDLL(str(lib_dir / f"libggml-{part}.{suffix}")) for part in ("base", "cpu")]
+        for name, (result, arguments) in SIGNATURES.items():
+            function = next(getattr(library, name) for library in libraries if hasattr(library, name))
+            function.restype, function.argtypes = result, arguments
+            setattr(self, name, function)
+        self.ggml_init = libraries[0].ggml_init
+        self.ggml_init.restype, self.ggml_init.argtypes = c_void_p, [InitParams]
+
+    def context(self, size: int = 1 << 20, *, no_alloc: bool = False) -> c_void_p:
+        """Memory for tensors, or with `no_alloc` for their headers alone; the caller frees it."""
+        return c_void_p(self.ggml_init(InitParams(size, None, no_alloc)))
+
+    def supports(self, op: c_void_p) -> bool:
+        """Whether the CPU says that it can compute this node."""
+        device = self.ggml_backend_reg_dev_get(self.ggml_backend_cpu_reg(), 0)
+        return bool(self.ggml_backend_dev_supports_op(device, op))
+
+    def product(
+        self,
+        type_id: int,
+        data: bytes,
+        ne: tuple[int, int],
+        x: Floats,
+        *,
+        n_threads: int = 1,
+        rows: slice | None = None,
+    ) -> Floats:
+        """x [tokens, columns] times a tensor of `ne` (columns, rows), or times some of its rows, to [tokens, rows]."""
+        context = self.context(len(data) + 2 * x.nbytes + 8 * len(x) * ne[1] + (1 << 22))
+        weights = self.ggml_new_tensor_2d(context, type_id, *ne)
+        assert self.ggml_nbytes(weights) == len(data)
+        ctypes.memmove(self.ggml_get_data(weights), data, len(data))
+        activations = self.ggml_new_tensor_2d(context, F32, x.shape[1], x.shape[0])
+        ctypes.memmove(self.ggml_get_data(activations), x.tobytes(), x.nbytes)
+        n_rows = ne[1]
+        if rows is not None:
+            start, stop, _ = rows.indices(n_rows)
+            stride, n_rows = self.ggml_row_size(type_id, ne[0]), stop - start
+            weights = self.ggml_view_2d(context, weights, ne[0], n_rows, stride, start * stride)
+        result = self.ggml_mul_mat(context, weights, activations)
+        graph = self.ggml_new_graph(context)
+        self.ggml_build_forward_expand(graph, result)
+        assert self.ggml_graph_compute_with_ctx(context, graph, n_threads) == 0
+        y = np.ctypeslib.as_array((c_float * (len(x) * n_rows)).from_address(self.ggml_get_data(result)))
+        copied = y.reshape(len(x), n_rows).copy()
+        self.ggml_free(context)
+        return copied

@@ -1,0 +1,16 @@
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+from edgellm.engine.installed import InstalledEngine
+from edgellm.engine.llama import LlamaEngine
+
+
+@pytest.fixture(scope="session")
+def llama(engine: InstalledEngine) -> Iterator[ModuleType]:
+    """The engine's low-level bindings, for what the engine protocol has not: a float32 KV cache, embeddings."""
+    loaded = LlamaEngine(engine)
+    yield sys.modules["llama_cpp.llama_cpp"]
+    del loaded
