@@ -15,13 +15,14 @@ class Progress:
     """One moment of a long operation.
 
     `stage` is what a person reads ("building libraries"); `done` and `total` are counts of `unit` ("B" for
-    bytes, "steps"); `total` is None while unknown.
+    bytes, "steps"); `total` is None while unknown; `detail` is a figure that comes along ("perplexity 6.42").
     """
 
     stage: str
     done: int = 0
     total: int | None = None
     unit: str = "steps"
+    detail: str = ""
 
 
 Report = Callable[[Progress], None]

@@ -82,6 +82,9 @@ class Context(Protocol):
     def decode(self, tokens: Sequence[int]) -> None:
         """Append 1 to `n_batch` tokens and compute the logits of the last one."""
 
+    def score(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """As `decode`, with the logits [len(tokens), n_vocab] after each of the tokens (a copy)."""
+
     def logits(self) -> npt.NDArray[np.float32]:
         """Logits [n_vocab] after the last decoded token (a copy)."""
 

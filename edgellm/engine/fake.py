@@ -3,7 +3,7 @@
     model = FakeModel(answers=["Hello!"])
 
 Tokens are the bytes of UTF-8 text plus one end token; each answer is given in turn, byte by byte, so characters
-arrive split exactly as they can from a real model.
+arrive split exactly as they can from a real model. Logits come from a table by the last token alone.
 """
 
 from __future__ import annotations
@@ -59,9 +59,14 @@ class FakeContext:
         self.tokens.extend(tokens)
         self.decoded.append(len(tokens))
 
+    def score(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Append tokens; the table's row of each."""
+        self.decode(tokens)
+        return np.stack([self._model.table[token] for token in tokens])
+
     def logits(self) -> npt.NDArray[np.float32]:
-        """One-hot on nothing in particular."""
-        return np.zeros(END + 1, np.float32)
+        """The table's row of the last token."""
+        return np.array(self._model.table[self.tokens[-1]])
 
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> FakeSampler:
         """A sampler that follows the script."""
@@ -81,12 +86,18 @@ class FakeContext:
 
 
 class FakeModel:
-    """Gives scripted answers in turn, the last one again and again."""
+    """Gives scripted answers in turn, the last one again and again; `table` holds logits [last token, next token]."""
 
     def __init__(
-        self, answers: Sequence[str] = ("Hello!",), *, chat_template: str = TEMPLATE, n_ctx_train: int = 4096
+        self,
+        answers: Sequence[str] = ("Hello!",),
+        *,
+        chat_template: str = TEMPLATE,
+        n_ctx_train: int = 4096,
+        table: npt.NDArray[np.float32] | None = None,
     ) -> None:
         self._answers = list(answers)
+        self.table = np.zeros((END + 1, END + 1), np.float32) if table is None else table
         self.info = ModelInfo(Path("fake.gguf"), "fake", "F32", 0, 0, n_ctx_train, END + 1, chat_template, "", "")
 
     def next_answer(self) -> str:

@@ -260,10 +260,28 @@ class LlamaContext:
 
     def decode(self, tokens: Sequence[int]) -> None:
         """Append tokens; see `base.Context`."""
+        self._compute(tokens, every_logits=False)
+
+    def score(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Append tokens, with the logits of each; see `base.Context`.
+
+        Raises:
+            UnsupportedModel: the model predicts no tokens (an embedding model).
+        """
+        self._compute(tokens, every_logits=True)
+        pointer = self._c.llama_get_logits(self._pointer)
+        if not pointer:
+            raise UnsupportedModel("the model gives no logits", why="it predicts no next token, as embedding models do")
+        return np.ctypeslib.as_array(pointer, shape=(len(tokens), self._n_vocab)).copy()
+
+    def _compute(self, tokens: Sequence[int], *, every_logits: bool) -> None:
         if not 0 < len(tokens) <= self.n_batch:
             raise ValueError(f"decode takes 1 to {self.n_batch} tokens, not {len(tokens)}")
         array = (self._c.llama_token * len(tokens))(*tokens)
-        status = self._c.llama_decode(self._pointer, self._c.llama_batch_get_one(array, len(tokens)))
+        batch = self._c.llama_batch_get_one(array, len(tokens))
+        if every_logits:
+            batch.logits = (ctypes.c_int8 * len(tokens))(*[1] * len(tokens))
+        status = self._c.llama_decode(self._pointer, batch)
         if status != 0:
             why = "the context is full" if status == LLAMA_DECODE_NO_SLOT else f"llama_decode returned {status}"
             raise EngineError("the engine failed while computing", why=why, status=status)
@@ -271,10 +289,13 @@ class LlamaContext:
 
     def logits(self) -> npt.NDArray[np.float32]:
         """Logits [n_vocab] after the last token."""
-        model = self._c.llama_get_model(self._pointer)
-        n_vocab = self._c.llama_vocab_n_tokens(self._c.llama_model_get_vocab(model))
         pointer = self._c.llama_get_logits_ith(self._pointer, -1)
-        return np.ctypeslib.as_array(pointer, shape=(n_vocab,)).copy()
+        return np.ctypeslib.as_array(pointer, shape=(self._n_vocab,)).copy()
+
+    @property
+    def _n_vocab(self) -> int:
+        model = self._c.llama_get_model(self._pointer)
+        return int(self._c.llama_vocab_n_tokens(self._c.llama_model_get_vocab(model)))
 
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> LlamaSampler:
         """A chain of samplers in llama.cpp's order."""

@@ -5,7 +5,7 @@
 
 The parts: the weights as they lie in the file (they are mapped, and all of them are read for every token); the KV
 cache, n_layer x n_ctx x (K row + V row) x 2 bytes in F16; the compute buffers, a few activations for each token of
-a batch and the logits of the last one (the engine reserves logits for all of them, but untouched pages take no
+a batch and the logits that are asked for (the engine reserves logits for all of them, but untouched pages take no
 memory); and a slack for Python and the engine itself.
 """
 
@@ -60,8 +60,8 @@ def choose_context(n_ctx_train: int, asked: int | None) -> int:
     return asked
 
 
-def estimate(gguf: GGUFFile, *, n_ctx: int, n_batch: int) -> MemoryNeed:
-    """What the model will need at that context."""
+def estimate(gguf: GGUFFile, *, n_ctx: int, n_batch: int, n_outputs: int = 1) -> MemoryNeed:
+    """What the model will need at that context, with `n_outputs` rows of logits alive at once."""
     n_layer = gguf.get_int(gguf.key("block_count"))
     if not 0 < n_layer <= 1024:
         raise CorruptFile(f"{gguf.path.name} is corrupt", why=f"it claims to have {n_layer} layers")
@@ -74,10 +74,20 @@ def estimate(gguf: GGUFFile, *, n_ctx: int, n_batch: int) -> MemoryNeed:
     padded = -(-n_ctx // CONTEXT_PADDING) * CONTEXT_PADDING
     kv_cache = sum(kv_heads) * (key_size + value_size) * padded * F16_BYTES
     n_ff = max(_per_layer(gguf, "feed_forward_length", n_layer, [0] * n_layer))
-    logits = 4 * _n_vocab(gguf)
+    logits = 4 * n_outputs * _n_vocab(gguf)
     activations = 4 * n_batch * ACTIVATIONS * (n_embd + n_ff)
     weights = sum(info.nbytes for info in gguf.tensors.values())
     return MemoryNeed(weights, kv_cache, logits + activations, SLACK)
+
+
+def together(first: MemoryNeed, second: MemoryNeed) -> MemoryNeed:
+    """What two models need that are loaded into one process."""
+    return MemoryNeed(
+        first.weights + second.weights,
+        first.kv_cache + second.kv_cache,
+        first.compute + second.compute,
+        max(first.slack, second.slack),
+    )
 
 
 def _per_layer(gguf: GGUFFile, name: str, n_layer: int, default: list[int] | None = None) -> list[int]:
@@ -92,8 +102,11 @@ def _n_vocab(gguf: GGUFFile) -> int:
     return len(gguf.get_array(key)) if key in gguf.metadata else 0
 
 
-def require_fit(need: MemoryNeed, available: int, *, name: str, n_ctx: int) -> None:
-    """Raise `DoesNotFit` with the parts unless `need` fits into `available` bytes."""
+def require_fit(need: MemoryNeed, available: int, *, name: str, n_ctx: int, otherwise: str = "a smaller model") -> None:
+    """Raise `DoesNotFit` with the parts unless `need` fits into `available` bytes.
+
+    `otherwise` is what helps where a smaller context does not.
+    """
     if need.total <= available:
         return
     parts = f"weights {need.weights / 1e9:.2f}, KV cache {need.kv_cache / 1e9:.2f}, compute {need.compute / 1e9:.2f}"
@@ -102,7 +115,7 @@ def require_fit(need: MemoryNeed, available: int, *, name: str, n_ctx: int) -> N
     raise DoesNotFit(
         f"{name} needs {need.total / 1e9:.2f} GB at {n_ctx:,} tokens, {available / 1e9:.2f} GB is available",
         why=f"{parts}, slack {need.slack / 1e9:.2f} GB",
-        hint=f"the same with --ctx-size {smaller}" if helps else "a smaller model, or the same with --force",
+        hint=f"the same with --ctx-size {smaller}" if helps else f"{otherwise}, or the same with --force",
         needed=need.total,
         available=available,
         n_ctx=n_ctx,

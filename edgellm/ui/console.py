@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import sys
@@ -70,7 +71,8 @@ def to_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
     if isinstance(value, float):
-        return round(value, 6)
+        # JSON has no word for infinity.
+        return round(value, 6) if math.isfinite(value) else None
     return str(value) if isinstance(value, Path) else value
 
 
@@ -95,6 +97,11 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in fields)
     for name, value in fields:
         stdout().print(Text.assemble((f"{name:<{width}}  ", "bold"), printable(value)))
+
+
+def print_line(text: str) -> None:
+    """A line of data."""
+    stdout().print(Text(printable(text)))
 
 
 def note(text: str) -> None:

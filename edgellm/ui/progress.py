@@ -57,7 +57,13 @@ class _Bars:
     """One bar at a time, the present stage's; a finished operation leaves nothing behind."""
 
     def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), _Amount(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            _Amount(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[detail]}"),
+        )
         self._bars = RichProgress(*columns, console=stderr(), transient=True)
         self._began = time.monotonic()
         self._task: TaskID | None = None
@@ -76,9 +82,16 @@ class _Bars:
         if new_stage or self._task is None:
             if self._task is not None:
                 self._bars.remove_task(self._task)
-            self._task = self._bars.add_task(event.stage, total=event.total, unit=event.unit)
+            self._task = self._bars.add_task(event.stage, total=event.total, unit=event.unit, detail=event.detail)
             self._stage = event.stage
-        self._bars.update(self._task, completed=event.done, total=event.total, unit=event.unit, refresh=new_stage)
+        self._bars.update(
+            self._task,
+            completed=event.done,
+            total=event.total,
+            refresh=new_stage,
+            unit=event.unit,
+            detail=event.detail,
+        )
 
 
 class _Lines:
@@ -95,7 +108,8 @@ class _Lines:
             return
         self._stage, self._last = event.stage, now
         amount = _amount(event, event.total) if event.total and event.done else ""
-        stderr().print(Text(f"{event.stage}{amount}"))
+        detail = f"  {event.detail}" if event.detail else ""
+        stderr().print(Text(f"{event.stage}{amount}{detail}"))
 
 
 def _amount(event: Progress, total: int) -> str:

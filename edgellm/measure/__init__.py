@@ -1,0 +1,1 @@
+"""Measuring models: how well they predict, and what quantization cost them."""

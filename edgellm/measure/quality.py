@@ -1,0 +1,227 @@
+"""The quality of a model on a text, alone or against a base: load, decode both window by window, compare.
+
+    quality = measure(engine, path, read_sample(), against=source, report=bar)
+    quality.model.perplexity, quality.divergence.mean
+
+The method is that of llama-perplexity: the text is cut into windows of `n_ctx` tokens, back to back, the rest left
+out; the first token of each is replaced by BOS where the vocabulary begins texts with one; the first half of a window
+is only context, and every token after it but the last is a position that predicts the next one. Both models read a
+batch of the same window at a time, so never more than a batch's logits are in memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgellm.engine.base import Context, Engine, Model
+from edgellm.errors import UsageError
+from edgellm.formats.gguf_file import GGUFFile
+from edgellm.machine import memory
+from edgellm.machine.cpu import usable_cores
+from edgellm.measure.sample import Sample
+from edgellm.measure.statistics import ROWS, Divergence, Perplexity, Tally
+from edgellm.models.memory import choose_context, estimate, require_fit, together
+from edgellm.progress import Progress, Report, silent
+from edgellm.run.generation import never
+
+DEFAULT_CONTEXT = 512
+# Tokens per decode call: every one may want a row of n_vocab logits.
+N_BATCH = 64
+# Rows of float32 logits alive for each model: the engine's result, its output buffer and our copy of a batch; and the
+# statistics' temporaries, four times ROWS in float64.
+N_OUTPUTS = 3 * N_BATCH + 2 * 4 * ROWS
+
+
+@dataclass(frozen=True, slots=True)
+class QualityOptions:
+    """How to measure; None stands for the default: windows of 512 tokens, the whole text, all cores."""
+
+    n_ctx: int | None = None
+    n_tokens: int | None = None
+    n_threads: int | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredModel:
+    """One model's part of a measurement."""
+
+    path: Path
+    quant: str
+    perplexity: Perplexity
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What was measured at `n_positions` positions in windows of `n_ctx` tokens.
+
+    `base` and `divergence` are None without a base; `n_tokens` were read by each model, which took `seconds` of wall
+    time without the loading; `complete` is false when the user stopped it early.
+    """
+
+    model: MeasuredModel
+    base: MeasuredModel | None
+    divergence: Divergence | None
+    text: str
+    text_bytes: int
+    n_ctx: int
+    n_tokens: int
+    n_positions: int
+    seconds: float
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told of the progress, and who may stop it: `interrupted` is asked between batches."""
+
+    report: Report = silent
+    interrupted: Callable[[], bool] = never
+
+
+def measure(
+    engine: Engine, path: Path, sample: Sample, options: QualityOptions, *, against: Path | None, watch: Watch
+) -> Quality:
+    """Measure the model of a file on a text, and if there is a file `against` how far it is from that one.
+
+    Raises:
+        CorruptFile, UnsupportedModel: a file is no GGUF, damaged, or nothing the engine knows.
+        DoesNotFit: too little memory for both models (unless `options.force`).
+        ContextTooLarge: windows longer than a model was trained with.
+        UsageError: see `compare`.
+        KeyboardInterrupt: stopped before anything was measured.
+    """
+    paths = [path] if against is None else [path, against]
+    n_ctx = _check_headers(paths, options)
+    with ExitStack() as stack:
+        models = []
+        for each in paths:
+            models.append(engine.load(each, report=watch.report))
+            stack.callback(models[-1].close)
+        return compare(models, sample, replace(options, n_ctx=n_ctx), watch)
+
+
+def compare(models: Sequence[Model], sample: Sample, options: QualityOptions, watch: Watch = Watch()) -> Quality:
+    """Measure one loaded model, or the first of two against the second.
+
+    Raises:
+        UsageError: the text is shorter than a window, or the models have different tokenizers.
+    """
+    start = time.perf_counter()
+    n_ctx = options.n_ctx or DEFAULT_CONTEXT
+    windows = _windows(models, sample, n_ctx, options.n_tokens)
+    n_threads = options.n_threads or usable_cores()
+    tally = Tally()
+    with ExitStack() as stack:
+        contexts = []
+        for model in models:
+            contexts.append(model.open_context(n_ctx=n_ctx, n_batch=min(N_BATCH, n_ctx), n_threads=n_threads))
+            stack.callback(contexts[-1].close)
+        n_tokens, complete = _fill(tally, contexts, windows, watch)
+    if not len(tally):
+        raise KeyboardInterrupt
+    model, *base = models
+    return Quality(
+        model=MeasuredModel(model.info.path, model.info.quant, tally.perplexity()),
+        base=MeasuredModel(base[0].info.path, base[0].info.quant, tally.base_perplexity()) if base else None,
+        divergence=tally.divergence() if base else None,
+        text=sample.name,
+        text_bytes=sample.n_bytes,
+        n_ctx=n_ctx,
+        n_tokens=n_tokens,
+        n_positions=len(tally),
+        seconds=time.perf_counter() - start,
+        complete=complete,
+    )
+
+
+def _check_headers(paths: Sequence[Path], options: QualityOptions) -> int:
+    """The length of a window; refuses it, or both models at once, before anything large is loaded."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(GGUFFile.open(path)) for path in paths]
+        trained = min(gguf.get_int(gguf.key("context_length")) for gguf in files)
+        n_ctx = choose_context(trained, options.n_ctx or min(DEFAULT_CONTEXT, trained))
+        need, *others = (estimate(gguf, n_ctx=n_ctx, n_batch=N_BATCH, n_outputs=N_OUTPUTS) for gguf in files)
+    name, otherwise = paths[0].name, "a smaller model"
+    for other, path in zip(others, paths[1:], strict=True):
+        need, name = together(need, other), f"{name} beside {path.name}"
+        otherwise = "each alone, without --against"
+    if not options.force:
+        require_fit(need, memory.available(), name=name, n_ctx=n_ctx, otherwise=otherwise)
+    return n_ctx
+
+
+def _windows(models: Sequence[Model], sample: Sample, n_ctx: int, n_tokens: int | None) -> list[list[int]]:
+    """The text as windows of `n_ctx` tokens, at most `n_tokens` in all, each beginning as the vocabulary wants."""
+    tokens = _common_tokens(models, sample)[:n_tokens]
+    if len(tokens) < n_ctx:
+        raise UsageError(
+            f"{len(tokens):,} tokens of {sample.name} are too few",
+            why=f"a window takes {n_ctx:,} tokens, and only whole windows count",
+            hint="a longer text, or a smaller --ctx-size",
+            n_tokens=len(tokens),
+            n_ctx=n_ctx,
+        )
+    bos = models[0].tokenize("")
+    starts = range(0, len(tokens) - n_ctx + 1, n_ctx)
+    return [[*bos, *tokens[start + len(bos) : start + n_ctx]] for start in starts]
+
+
+def _common_tokens(models: Sequence[Model], sample: Sample) -> list[int]:
+    """The tokens of the text, the same for all models: the probabilities of different tokens cannot be compared."""
+    first, *others = models
+    tokens = first.tokenize(sample.text)
+    for other in others:
+        if other.info.n_vocab != first.info.n_vocab:
+            why = f"their vocabularies have {first.info.n_vocab:,} and {other.info.n_vocab:,} tokens"
+        elif other.tokenize(sample.text) != tokens:
+            why = f"they cut {sample.name} into different tokens"
+        else:
+            continue
+        raise UsageError(
+            f"{first.info.path.name} and {other.info.path.name} cannot be compared",
+            why=why,
+            hint="a base that the model was made from",
+        )
+    return tokens
+
+
+def _fill(
+    tally: Tally, contexts: Sequence[Context], windows: Sequence[Sequence[int]], watch: Watch
+) -> tuple[int, bool]:
+    """Measure window after window until the end or the user's; tells how many tokens were read, and if it was all."""
+    total = sum(map(len, windows))
+    done = 0
+    for window in windows:
+        for n_tokens in _window(tally, contexts, window):
+            done += n_tokens
+            detail = f"perplexity {tally.perplexity().value:.2f}" if len(tally) else ""
+            watch.report(Progress("measuring", done, total, "tokens", detail))
+            if done < total and watch.interrupted():
+                return done, False
+    return done, True
+
+
+def _window(tally: Tally, contexts: Sequence[Context], window: Sequence[int]) -> Iterator[int]:
+    """Read one window with every model, batch by batch; yields how many tokens each batch had.
+
+    Positions n_ctx // 2 to n_ctx - 2 count. The last token is read all the same: a batch of one token less takes other
+    kernels, and a rounding of its own (0.1 % of the perplexity, measured).
+    """
+    first, last = len(window) // 2, len(window) - 1
+    for context in contexts:
+        context.keep(0)
+    for start in range(0, len(window), N_BATCH):
+        batch = window[start : start + N_BATCH]
+        begin, end = max(start, first), min(start + len(batch), last)
+        if begin < end:
+            rows = slice(begin - start, end - start)
+            tally.add(window[begin + 1 : end + 1], *(context.score(batch)[rows] for context in contexts))
+        else:
+            for context in contexts:
+                context.decode(batch)
+        yield len(batch)
