@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgellm.commands.quality import print_quality
 from edgellm.commands.workspace import workspace
 from edgellm.ui import options
 
 if TYPE_CHECKING:
+    from edgellm.engine.base import Engine
+    from edgellm.measure.quality import Quality
+    from edgellm.measure.sample import Sample
     from edgellm.weights.quantization import Quantization
 
 
@@ -33,6 +37,10 @@ def quantize(
         str | None, typer.Option("--target-size", help="Choose the best type whose file is no larger: 1.8GB, 900MB.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be made.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Then measure the result against the source, as `edgellm quality` does.")
+    ] = False,
+    text: Annotated[Path | None, typer.Option("--text", "-f", help="A UTF-8 text for --check. [default: ours]")] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Quantize what is quantized already, or was not trained ternary.")
     ] = False,
@@ -46,14 +54,20 @@ def quantize(
     \b
     Examples: edgellm quantize model-F16.gguf Q4_K_M
               edgellm quantize bitnet-I2_S.gguf TQ2_0 --head q6_k
+              edgellm quantize model-F16.gguf Q4_K_M --check
               edgellm quantize model-F16.gguf --target-size 1.8GB --dry-run
     """
-    from edgellm.ui.console import print_json
+    from edgellm.errors import UsageError
+    from edgellm.measure.sample import read_sample
+    from edgellm.ui.console import print_json, to_json
     from edgellm.ui.progress import progress
     from edgellm.weights import quantizer
     from edgellm.weights.quantization_plan import Rule
     from edgellm.weights.target_size import parse_size
 
+    if dry_run and check:
+        raise UsageError("--check needs the file that --dry-run does not write", hint="the same without --dry-run")
+    sample = read_sample(text) if check else None
     chosen = quantizer.Options(
         head=head,
         rules=tuple(map(Rule.parse, rule or ())),
@@ -68,10 +82,24 @@ def quantize(
     engine = here.engine()
     with progress(quiet=quiet or as_json) as report:
         result = quantizer.quantize(engine, path, type_name, output, chosen, report=report)
-    if as_json:
-        print_json(result)
-    else:
+    if not as_json:
         _show(result, quiet=quiet)
+    found = _measure(engine, result.path, path, sample, threads, quiet=quiet or as_json) if sample else None
+    if as_json:
+        print_json(to_json(result) | ({"quality": to_json(found)} if found else {}))
+    elif found:
+        print_quality(found)
+
+
+def _measure(engine: Engine, path: Path, source: Path, sample: Sample, threads: int | None, *, quiet: bool) -> Quality:
+    """What the quantization cost; Ctrl-C leaves the finished file and reports what was measured so far."""
+    from edgellm.measure.quality import QualityOptions, Watch, measure
+    from edgellm.ui.interrupt import Interrupt
+    from edgellm.ui.progress import progress
+
+    with Interrupt() as interrupt, progress(quiet=quiet) as report:
+        watch = Watch(report, interrupt.requested)
+        return measure(engine, path, sample, QualityOptions(n_threads=threads), against=source, watch=watch)
 
 
 def _show(result: Quantization, *, quiet: bool) -> None:
