@@ -48,9 +48,10 @@ class Root(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a verb."""
         with failures():
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-            return result
+            try:
+                return super().invoke(ctx)
+            finally:  # also before an exit code of the verb's own: a closed pipe must be noticed here, not at exit
+                sys.stdout.flush()
 
 
 @contextlib.contextmanager
