@@ -62,17 +62,25 @@ def failures() -> Iterator[None]:
     except EdgellmError as error:
         _leave(error)
     except BrokenPipeError:
-        # Nobody reads any more; what is still buffered must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _flush_or_discard()
         raise typer.Exit(EXIT_CLOSED_PIPE) from None
     except OSError as error:
         known = _explain(error)
         if known is None:
             raise
+        _flush_or_discard()
         _leave(known)
     except KeyboardInterrupt:
         sys.stderr.write("\n")
         raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _flush_or_discard() -> None:
+    """What is buffered for a stdout that takes no more must not fail once again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(error: OSError) -> EdgellmError | None:

@@ -158,6 +158,16 @@ def test_a_closed_pipe_ends_every_verb_quietly(verb: str) -> None:
     assert (result.returncode, result.stderr) == (141, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("verb", ["--help", "list -a", "doctor"])
+def test_a_full_disk_behind_stdout_is_one_error(verb: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "edgellm", *verb.split()]
+        result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, check=False)
+    lines = result.stderr.decode().splitlines()
+    assert (result.returncode, lines[0], len(lines)) == (1, "error: the disk is full", 2)
+
+
 @pytest.mark.parametrize("name", ["~nosuchuser/x", "x" * 5000, ".", "/", "/dev/null", "a\nb", "--", ""])
 def test_names_that_are_no_model(name: str) -> None:
     result = edgellm("run", "--", name, "hi")
