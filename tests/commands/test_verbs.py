@@ -126,6 +126,14 @@ def test_doctor_names_the_command_that_mends_each_failure(tmp_path: Path) -> Non
     assert failed["engine"] == "edgellm engine build" and "install" in failed["compiler"]
 
 
+@pytest.mark.engine
+@pytest.mark.model
+def test_doctor_passes_on_what_the_failed_answer_advises(with_engine: Settings) -> None:
+    result = edgellm("doctor", "--json", env={"EDGELLM_CTX_SIZE": "9000"})
+    answer = json.loads(result.stdout)["checks"][-1]
+    assert result.returncode == 1 and answer["name"] == "answer" and answer["fix"] == "--ctx-size 8192"
+
+
 def test_a_broken_user_recipe_is_one_error(settings: Settings) -> None:
     recipes = settings.config / "recipes"
     recipes.mkdir(parents=True)
