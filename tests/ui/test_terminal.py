@@ -46,8 +46,11 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_session(chat: "pexpect.spawn[str]
     chat.send("Count from 1 to 1000, one number a line.\r")
     chat.expect(STATUS)
     chat.sendintr()
+    chat.send("typed ahead")
     chat.expect(r"\[stopped\]")
+    assert chat.before is not None and "^C" not in chat.before and "typed" not in chat.before
     chat.expect(PROMPT)
+    chat.expect("typed ahead")
     chat.sendintr()
     chat.expect("Ctrl-D or /exit leaves")
     chat.expect(PROMPT)
