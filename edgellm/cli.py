@@ -48,9 +48,10 @@ class Root(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a verb."""
         with failures():
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-            return result
+            try:
+                return super().invoke(ctx)
+            finally:  # also before an exit code of the verb's own: a closed pipe must be noticed here, not at exit
+                sys.stdout.flush()
 
 
 @contextlib.contextmanager
@@ -61,17 +62,25 @@ def failures() -> Iterator[None]:
     except EdgellmError as error:
         _leave(error)
     except BrokenPipeError:
-        # Nobody reads any more; what is still buffered must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _flush_or_discard()
         raise typer.Exit(EXIT_CLOSED_PIPE) from None
     except OSError as error:
         known = _explain(error)
         if known is None:
             raise
+        _flush_or_discard()
         _leave(known)
     except KeyboardInterrupt:
         sys.stderr.write("\n")
         raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _flush_or_discard() -> None:
+    """What is buffered for a stdout that takes no more must not fail once again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(error: OSError) -> EdgellmError | None:

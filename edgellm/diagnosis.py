@@ -25,6 +25,7 @@ from edgellm.models.recipe import Recipe
 from edgellm.models.store import Store
 from edgellm.settings import Settings
 
+REBUILD_COMMAND = f"{BUILD_COMMAND} --clean"
 SMOKE_TOKENS = 16
 SMOKE_SECONDS = 300
 # The embedded model at its default context, with room to breathe.
@@ -123,22 +124,22 @@ def _answers(settings: Settings, stack: PatchStack, store: Store, recipe: Recipe
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SMOKE_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        return Check(
-            "answer", False, f"no {SMOKE_TOKENS} tokens within {SMOKE_SECONDS} s", "edgellm engine build --clean"
-        )
+        return Check("answer", False, f"no {SMOKE_TOKENS} tokens within {SMOKE_SECONDS} s", REBUILD_COMMAND)
     if result.returncode != 0:
-        return Check("answer", False, _failure(result), "edgellm engine build --clean")
+        return Check("answer", False, *_failure(result))
     answer = json.loads(result.stdout)
     text, stats = answer["text"].strip(), answer["stats"]
     ok = recipe.smoke.expect in text
     detail = f"{recipe.name} says {text!r} at {stats['decode_rate']:.0f} tok/s"
-    return Check("answer", ok, detail, "" if ok else "edgellm engine build --clean")
+    return Check("answer", ok, detail, "" if ok else REBUILD_COMMAND)
 
 
-def _failure(result: subprocess.CompletedProcess[str]) -> str:
+def _failure(result: subprocess.CompletedProcess[str]) -> tuple[str, str]:
+    """What failed, and what mends it: the error's own advice, else a new engine."""
     if result.returncode < 0:
-        return f"the engine crashed with {signal.Signals(-result.returncode).name}"
+        return f"the engine crashed with {signal.Signals(-result.returncode).name}", REBUILD_COMMAND
     try:
-        return str(json.loads(result.stderr)["error"]["what"])
+        error = json.loads(result.stderr)["error"]
+        return str(error["what"]), str(error["try"] or REBUILD_COMMAND)
     except (ValueError, KeyError, TypeError):
-        return (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
+        return (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1], REBUILD_COMMAND

@@ -75,7 +75,9 @@ def fetch(archive: Archive, directory: Path, *, offline: bool = False, report: R
             arrived = _download(archive, Path(scratch), lock, report)
             report(Progress(f"checking {archive.filename}", archive.size, archive.size, "B"))
             verify_sha256(
-                arrived, archive.sha256, hint="try again; if it stays so, the package index in use serves another file"
+                arrived,
+                archive.sha256,
+                hint="the same once more; if it stays so, the package index in use serves another file",
             )
             arrived.replace(target)
             sync_directory(directory)
@@ -142,7 +144,7 @@ def _explain(archive: Archive, log: str) -> None:
         raise ChecksumMismatch(
             f"{archive.filename} is not the file that was expected",
             why=f"its sha256 is {found[1]}, expected {archive.sha256}",
-            hint="try again; if it stays so, the package index in use serves another file",
+            hint="the same once more; if it stays so, the package index in use serves another file",
             actual=found[1],
             expected=archive.sha256,
         )
@@ -151,6 +153,9 @@ def _explain(archive: Archive, log: str) -> None:
     errors = [line for line in log.splitlines() if line.startswith("ERROR:")] or log.strip().splitlines()[-1:]
     # The last ERROR is pip's conclusion; a "from versions: none" before it only says that nothing was reachable.
     reason = re.sub(r"^ERROR:\s*", "", errors[-1]) if errors else "pip gave no reason"
+    # Without a network, pip concludes that there is no such version; why it looked in vain is in a warning.
+    if broken := re.search(r"after connection broken by .*?([^:'\"()]+)['\")]+: /", log):
+        reason = f"{broken[1].strip()}; {reason}"
     raise NetworkError(
         f"cannot download {wanted}",
         why=f"pip says: {reason}",

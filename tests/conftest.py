@@ -30,6 +30,8 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("EDGELLM_HOME", str(home / "edgellm"))
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # as users run it: what is buffered may fail late
     yield home
 
 

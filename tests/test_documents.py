@@ -50,3 +50,10 @@ def test_make_help_prints_every_target() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
     assert {line.split()[1] for line in listed.splitlines()} == set(phony[1].split())
+
+
+def test_ci_keeps_its_cache_at_a_path_that_the_cache_action_takes() -> None:
+    """It refuses `..`, and would say so only in a warning."""
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    home = re.search(r"EDGELLM_HOME: (\S.*)", workflow)
+    assert home is not None and ".." not in home[1] and "path: ${{ env.EDGELLM_HOME }}" in workflow

@@ -19,6 +19,8 @@ from edgellm.progress import Progress, Report
 from edgellm.settings import Settings
 
 MINIMUM = (3, 18)
+# With less than this left, a disk is full: programs that ran into it seldom say so.
+FULL_DISK = 1_000_000
 # "[12/345] Building ..." from Ninja, "[ 12%] Building ..." from make.
 STEP = re.compile(rb"^\[\s*(?:(\d+)/(\d+)|(\d+)%)\]")
 
@@ -94,7 +96,7 @@ def run(command: list[str], log: Path, stage: str, report: Report, *, keep_open:
 
 def _explain(log: Path, start: int, stage: str) -> None:
     text = log.read_bytes()[start:].decode(errors="replace")
-    if os.strerror(errno.ENOSPC) in text:
+    if os.strerror(errno.ENOSPC) in text or shutil.disk_usage(log.parent).free < FULL_DISK:
         raise DiskFull(
             f"the disk is full while {stage}", hint="free some space; the next build goes on from here", log=str(log)
         )

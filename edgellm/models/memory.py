@@ -46,7 +46,10 @@ def choose_context(n_ctx_train: int, asked: int | None) -> int:
 
     Raises:
         ContextTooLarge: more than the model was trained with.
+        CorruptFile: the model says that it was trained with none.
     """
+    if n_ctx_train < 1:
+        raise CorruptFile("the model file is corrupt", why=f"it claims a context of {n_ctx_train} tokens")
     if asked is None:
         return min(DEFAULT_CONTEXT, n_ctx_train)
     if asked > n_ctx_train:

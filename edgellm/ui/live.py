@@ -38,8 +38,7 @@ class AnswerView:
 
     def __init__(self, meter: Meter, *, live: bool = True) -> None:
         self._meter = meter
-        self._terminal = is_terminal(sys.stdout)
-        self._live = live and self._terminal
+        self._live = live and is_terminal(sys.stdout)
         self._drawn = 0.0
         self._status = ""
         self._status_shown = False
@@ -51,7 +50,7 @@ class AnswerView:
     def show(self, event: Event) -> None:
         """Print what is new."""
         text = event.text if isinstance(event, Text) else ""
-        if self._terminal:
+        if sys.stdout.isatty():
             text = printable(text)
         width = shutil.get_terminal_size().columns
         self._column = column_after(text, self._column, width)

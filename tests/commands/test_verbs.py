@@ -126,6 +126,14 @@ def test_doctor_names_the_command_that_mends_each_failure(tmp_path: Path) -> Non
     assert failed["engine"] == "edgellm engine build" and "install" in failed["compiler"]
 
 
+@pytest.mark.engine
+@pytest.mark.model
+def test_doctor_passes_on_what_the_failed_answer_advises(with_engine: Settings) -> None:
+    result = edgellm("doctor", "--json", env={"EDGELLM_CTX_SIZE": "9000"})
+    answer = json.loads(result.stdout)["checks"][-1]
+    assert result.returncode == 1 and answer["name"] == "answer" and answer["fix"] == "--ctx-size 8192"
+
+
 def test_a_broken_user_recipe_is_one_error(settings: Settings) -> None:
     recipes = settings.config / "recipes"
     recipes.mkdir(parents=True)
@@ -156,6 +164,16 @@ def test_a_closed_pipe_ends_every_verb_quietly(verb: str) -> None:
     result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (result.returncode, result.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("verb", ["--help", "list -a", "doctor"])
+def test_a_full_disk_behind_stdout_is_one_error(verb: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "edgellm", *verb.split()]
+        result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, check=False)
+    lines = result.stderr.decode().splitlines()
+    assert (result.returncode, lines[0], len(lines)) == (1, "error: the disk is full", 2)
 
 
 @pytest.mark.parametrize("name", ["~nosuchuser/x", "x" * 5000, ".", "/", "/dev/null", "a\nb", "--", ""])

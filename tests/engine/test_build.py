@@ -115,6 +115,16 @@ def test_no_network(tmp_path: Path, settings: Settings, monkeypatch: pytest.Monk
     assert [path.name for path in settings.downloads.iterdir()] == [f"{tiny_upstream.NAME}.lock"]
 
 
+def test_an_index_that_cannot_be_reached(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    patches, _ = tiny_upstream.make(tmp_path)
+    for name, value in {"CONFIG_FILE": os.devnull, "INDEX_URL": "http://127.0.0.1:1/", "RETRIES": "1"}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    with pytest.raises(NetworkError) as caught:
+        build(settings, PatchStack.load(patches))
+    assert "Connection refused" in caught.value.why
+
+
 def test_a_patch_that_does_not_apply_is_named_with_its_file(tmp_path: Path, settings: Settings) -> None:
     stack = prepared(tmp_path, settings, patch=tiny_upstream.PATCH.replace("return 41", "return 40"))
     with pytest.raises(PatchFailed, match=r"answer\.patch does not apply to answer\.cpp"):
@@ -160,6 +170,16 @@ def test_too_little_disk(tmp_path: Path, settings: Settings, monkeypatch: pytest
     monkeypatch.setattr("edgellm.engine.build.BUILD_SPACE", 1 << 60)
     with pytest.raises(DiskFull, match="is free on the disk"):
         build(settings, stack)
+
+
+def test_a_disk_that_fills_up_is_told_from_an_error_in_the_code(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = prepared(tmp_path, settings, slow="int slow() { return nonsense; }\n")
+    monkeypatch.setattr("edgellm.engine.cmake.FULL_DISK", 1 << 60)
+    with pytest.raises(DiskFull, match="full while building the libraries"):
+        build(settings, stack)
+    assert nothing_is_installed(settings)
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(30, marks=pytest.mark.soak)])

@@ -55,6 +55,8 @@ def test_the_default_context_is_the_models_own_when_that_is_less() -> None:
     assert choose_context(131072, 100_000) == 100_000
     with pytest.raises(ContextTooLarge, match="8,192") as caught:
         choose_context(8192, 8193)
+    with pytest.raises(CorruptFile, match="corrupt"):
+        choose_context(0, None)
     assert caught.value.exit_code == 2 and caught.value.hint == "--ctx-size 8192"
 
 

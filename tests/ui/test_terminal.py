@@ -1,6 +1,8 @@
 """In a real terminal: the live line, Ctrl-C, Ctrl-D, the bar; and nothing of them off a terminal."""
 
+import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 
@@ -18,10 +20,12 @@ STATUS = r"tok/s  first token [\d.]+ s  context \d+/4,096  memory [\d.]+ [MG]B, 
 def chat(with_engine: Settings) -> Iterator["pexpect.spawn[str]"]:
     command = [sys.executable, "-m", "edgellm", "chat", "smollm2", "--temp", "0"]
     child = pexpect.spawn(command[0], command[1:], encoding="utf-8", dimensions=(30, 120), timeout=60)
-    child.expect("Ctrl-D leaves")
-    child.expect(PROMPT)
-    yield child
-    child.close(force=True)
+    try:
+        child.expect("Ctrl-D leaves")
+        child.expect(PROMPT)
+        yield child
+    finally:
+        child.close(force=True)
 
 
 def test_numbers_show_while_it_answers(chat: "pexpect.spawn[str]") -> None:
@@ -42,8 +46,11 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_session(chat: "pexpect.spawn[str]
     chat.send("Count from 1 to 1000, one number a line.\r")
     chat.expect(STATUS)
     chat.sendintr()
+    chat.send("typed ahead")
     chat.expect(r"\[stopped\]")
+    assert chat.before is not None and "^C" not in chat.before and "typed" not in chat.before
     chat.expect(PROMPT)
+    chat.expect("typed ahead")
     chat.sendintr()
     chat.expect("Ctrl-D or /exit leaves")
     chat.expect(PROMPT)
@@ -74,3 +81,10 @@ def test_ctrl_c_in_run_ends_with_130_and_what_there_is(with_engine: Settings) ->
     assert child.exitstatus == 130
     # The status line is gone from the screen, and the cursor is on a line of its own.
     assert child.before is not None and re.search(r"\x1b\[J(\r\n)?$", child.before)
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_the_answer_alone(with_engine: Settings) -> None:
+    command = [sys.executable, "-m", "edgellm", "run", "smollm2", "What is the capital of France?", "--temp", "0"]
+    environment = os.environ | {"TERM": "dumb"}
+    output, status = pexpect.run(shlex.join(command), env=environment, withexitstatus=True, timeout=60)
+    assert (output, status) == (b"The capital of France is Paris.\r\n", 0)
