@@ -3,36 +3,40 @@
 # The kernels of each instruction set are one file, compiled for exactly that set, whatever the rest is compiled for;
 # which of them run is decided on the machine (ternary/dispatch.cpp).
 set(EDGELLM_TERNARY ${CMAKE_CURRENT_LIST_DIR}/ternary)
+set(EDGELLM_Q6_K ${CMAKE_CURRENT_LIST_DIR}/q6_k)
 list(APPEND GGML_CPU_SOURCES
     ${CMAKE_CURRENT_LIST_DIR}/i2_s_matmul.cpp
+    ${EDGELLM_Q6_K}/matmul.cpp
     ${EDGELLM_TERNARY}/activations.cpp
     ${EDGELLM_TERNARY}/buffer.cpp
     ${EDGELLM_TERNARY}/dispatch.cpp
+    ${EDGELLM_TERNARY}/exports.cpp
     ${EDGELLM_TERNARY}/pack.cpp
     ${EDGELLM_TERNARY}/scalar.cpp
 )
 
 include(CheckCXXCompilerFlag)
 
-# edgellm_kernels(NAME FLAG...): adds ternary/NAME.cpp, unless the compiler is too old for the last flag.
-macro(edgellm_kernels name)
-    string(TOUPPER "EDGELLM_HAS_${name}" edgellm_has)
+# edgellm_kernels(LEVEL FILES FLAG...): adds files for one instruction set, unless the compiler is too old for the last
+# flag; EDGELLM_HAS_LEVEL tells the files that choose. The warnings are about gcc 12's own headers of AVX-512.
+macro(edgellm_kernels level files)
     set(edgellm_flags ${ARGN})
     list(GET edgellm_flags -1 edgellm_flag)
-    check_cxx_compiler_flag(${edgellm_flag} ${edgellm_has})
-    if (${edgellm_has})
-        list(APPEND GGML_CPU_SOURCES ${EDGELLM_TERNARY}/${name}.cpp)
-        set_source_files_properties(${EDGELLM_TERNARY}/${name}.cpp PROPERTIES COMPILE_OPTIONS "${edgellm_flags}")
-        set_property(SOURCE ${EDGELLM_TERNARY}/dispatch.cpp APPEND PROPERTY COMPILE_DEFINITIONS ${edgellm_has})
+    check_cxx_compiler_flag(${edgellm_flag} EDGELLM_HAS_${level})
+    if (EDGELLM_HAS_${level})
+        list(APPEND GGML_CPU_SOURCES ${files})
+        set_source_files_properties(${files} PROPERTIES COMPILE_OPTIONS "${edgellm_flags};-Wno-uninitialized;-Wno-maybe-uninitialized")
+        set_property(SOURCE ${EDGELLM_TERNARY}/dispatch.cpp ${EDGELLM_Q6_K}/matmul.cpp
+            APPEND PROPERTY COMPILE_DEFINITIONS EDGELLM_HAS_${level})
     endif()
 endmacro()
 
 if (GGML_SYSTEM_ARCH STREQUAL "x86")
-    edgellm_kernels(avx2 -march=haswell)
-    edgellm_kernels(avx_vnni -march=haswell -mavxvnni)
-    edgellm_kernels(avx512_vnni -march=cascadelake)
-    edgellm_kernels(amx -march=cascadelake -mamx-tile -mamx-int8)
+    edgellm_kernels(AVX2 ${EDGELLM_TERNARY}/avx2.cpp -march=haswell)
+    edgellm_kernels(AVX_VNNI ${EDGELLM_TERNARY}/avx_vnni.cpp -march=haswell -mavxvnni)
+    edgellm_kernels(AVX512_VNNI "${EDGELLM_TERNARY}/avx512_vnni.cpp;${EDGELLM_Q6_K}/avx512_vnni.cpp" -march=cascadelake)
+    edgellm_kernels(AMX ${EDGELLM_TERNARY}/amx.cpp -march=cascadelake -mamx-tile -mamx-int8)
 elseif (GGML_SYSTEM_ARCH STREQUAL "ARM")
-    edgellm_kernels(neon_dotprod -march=armv8.2-a+dotprod)
-    edgellm_kernels(neon_i8mm -march=armv8.2-a+dotprod+i8mm)
+    edgellm_kernels(NEON_DOTPROD ${EDGELLM_TERNARY}/neon_dotprod.cpp -march=armv8.2-a+dotprod)
+    edgellm_kernels(NEON_I8MM ${EDGELLM_TERNARY}/neon_i8mm.cpp -march=armv8.2-a+dotprod+i8mm)
 endif()

@@ -63,7 +63,7 @@ struct dot {
         while (n_blocks > 0) {
             const int64_t n = n_blocks < BLOCKS_PER_LANE ? n_blocks : BLOCKS_PER_LANE;
             for (int64_t b = 0; b < n; ++b, block += BLOCK_BYTES, q += N*BLOCK_COLUMNS) {
-                _mm_prefetch((const char *) block + PREFETCH_BYTES, _MM_HINT_T0);
+                _mm_prefetch((const char *) block + PREFETCH_BYTES, _MM_HINT_NTA);
                 const __m256i lo = _mm256_loadu_si256((const __m256i *) block);
                 const __m256i hi = _mm256_loadu_si256((const __m256i *) (block + 32));
                 acc.add(_mm256_and_si256(lo, mask), _mm256_and_si256(hi, mask), q);

@@ -14,10 +14,10 @@ inline __m512i four_512(const int8_t * q) {
     return _mm512_castps_si512(_mm512_broadcastss_ps(_mm_load_ss((const float *) q)));
 }
 
-// The sums of N tokens and two panels: four activations, once in a register, serve both.
-template <int N>
+// The sums of N tokens and PANELS panels: four activations, once in a register, serve all panels.
+template <int N, int PANELS>
 struct avx512_accumulators {
-    avx512_accumulators<N - 1> before;
+    avx512_accumulators<N - 1, PANELS> before;
     __m512i a, b;
 
     void clear() {
@@ -28,45 +28,64 @@ struct avx512_accumulators {
         before.add(codes_a, codes_b, q);
         const __m512i four = four_512(q + 4*(N - 1));
         a = _mm512_dpbusd_epi32(a, codes_a, four);
-        b = _mm512_dpbusd_epi32(b, codes_b, four);
+        if (PANELS == 2) {
+            b = _mm512_dpbusd_epi32(b, codes_b, four);
+        }
     }
     template <int WIDTH>
     void store(int32_t (*sums)[PANEL_ROWS]) const {
         before.template store<WIDTH>(sums);
         _mm512_store_si512(sums[N - 1], a);
-        _mm512_store_si512(sums[WIDTH + N - 1], b);
+        if (PANELS == 2) {
+            _mm512_store_si512(sums[WIDTH + N - 1], b);
+        }
     }
 };
 
-template <>
-struct avx512_accumulators<0> {
+template <int PANELS>
+struct avx512_accumulators<0, PANELS> {
     void clear() {}
     void add(__m512i, __m512i, const int8_t *) {}
     template <int WIDTH>
     void store(int32_t (*)[PANEL_ROWS]) const {}
 };
 
+template <int N, int PANELS>
+inline void avx512_sums(const uint8_t * block, int64_t next, int64_t n_blocks, const int8_t * q,
+                        int32_t (*sums)[PANEL_ROWS]) {
+    const __m512i mask = _mm512_set1_epi8(3);
+    avx512_accumulators<N, PANELS> acc;
+    acc.clear();
+    for (int64_t i = 0; i < n_blocks; ++i, block += BLOCK_BYTES, q += N*BLOCK_COLUMNS) {
+        _mm_prefetch((const char *) block + PREFETCH_BYTES, _MM_HINT_T0);
+        _mm_prefetch((const char *) block + next + PREFETCH_BYTES, _MM_HINT_T0);
+        __m512i a = _mm512_loadu_si512(block);
+        __m512i b = _mm512_loadu_si512(block + next);
+        acc.add(_mm512_and_si512(a, mask), _mm512_and_si512(b, mask), q);
+        a = _mm512_srli_epi16(a, 2), b = _mm512_srli_epi16(b, 2);
+        acc.add(_mm512_and_si512(a, mask), _mm512_and_si512(b, mask), q + 4*N);
+        a = _mm512_srli_epi16(a, 2), b = _mm512_srli_epi16(b, 2);
+        acc.add(_mm512_and_si512(a, mask), _mm512_and_si512(b, mask), q + 8*N);
+        a = _mm512_srli_epi16(a, 2), b = _mm512_srli_epi16(b, 2);
+        acc.add(_mm512_and_si512(a, mask), _mm512_and_si512(b, mask), q + 12*N);
+    }
+    acc.template store<N>(sums);
+}
+
+// A few tokens still wait for memory, which is fastest read from one end to the other: one panel after the other.
+// Many wait for arithmetic, and both panels at once halve the loads of activations.
 template <int N>
 struct avx512_dot {
     static constexpr int PANELS = 2;
 
     static void run(const uint8_t * block, int64_t next, int64_t n_blocks, const int8_t * q,
                     int32_t (*sums)[PANEL_ROWS]) {
-        const __m512i mask = _mm512_set1_epi8(3);
-        avx512_accumulators<N> acc;
-        acc.clear();
-        for (int64_t i = 0; i < n_blocks; ++i, block += BLOCK_BYTES, q += N*BLOCK_COLUMNS) {
-            __m512i a = _mm512_loadu_si512(block);
-            __m512i b = _mm512_loadu_si512(block + next);
-            acc.add(_mm512_and_si512(a, mask), _mm512_and_si512(b, mask), q);
-            a = _mm512_srli_epi16(a, 2), b = _mm512_srli_epi16(b, 2);
-            acc.add(_mm512_and_si512(a, mask), _mm512_and_si512(b, mask), q + 4*N);
-            a = _mm512_srli_epi16(a, 2), b = _mm512_srli_epi16(b, 2);
-            acc.add(_mm512_and_si512(a, mask), _mm512_and_si512(b, mask), q + 8*N);
-            a = _mm512_srli_epi16(a, 2), b = _mm512_srli_epi16(b, 2);
-            acc.add(_mm512_and_si512(a, mask), _mm512_and_si512(b, mask), q + 12*N);
+        if (N > 3) {
+            avx512_sums<N, 2>(block, next, n_blocks, q, sums);
+        } else {
+            avx512_sums<N, 1>(block, 0, n_blocks, q, sums);
+            avx512_sums<N, 1>(block + next, 0, n_blocks, q, sums + N);
         }
-        acc.template store<N>(sums);
     }
 };
 
@@ -76,33 +95,26 @@ template <>
 struct avx512_dot<1> {
     static constexpr int PANELS = 2;
 
-    static __m512i total(__m512i s0, __m512i s1, __m512i s2, __m512i s3) {
-        return _mm512_add_epi32(_mm512_add_epi32(s0, _mm512_srai_epi32(s1, 2)),
-                                _mm512_add_epi32(_mm512_srai_epi32(s2, 4), _mm512_srai_epi32(s3, 6)));
-    }
     static void run(const uint8_t * block, int64_t next, int64_t n_blocks, const int8_t * q,
                     int32_t (*sums)[PANEL_ROWS]) {
+        panel(block, n_blocks, q, sums[0]);
+        panel(block + next, n_blocks, q, sums[1]);
+    }
+    static void panel(const uint8_t * block, int64_t n_blocks, const int8_t * q, int32_t * sums) {
         const __m512i m0 = _mm512_set1_epi8(3), m1 = _mm512_set1_epi8(3 << 2);
         const __m512i m2 = _mm512_set1_epi8(3 << 4), m3 = _mm512_set1_epi8((char) (3 << 6));
         __m512i a0 = _mm512_setzero_si512(), a1 = a0, a2 = a0, a3 = a0;
-        __m512i b0 = a0, b1 = a0, b2 = a0, b3 = a0;
         for (int64_t i = 0; i < n_blocks; ++i, block += BLOCK_BYTES, q += BLOCK_COLUMNS) {
-            _mm_prefetch((const char *) block + PREFETCH_BYTES, _MM_HINT_T0);
-            _mm_prefetch((const char *) block + next + PREFETCH_BYTES, _MM_HINT_T0);
-            const __m512i a = _mm512_loadu_si512(block);
-            const __m512i b = _mm512_loadu_si512(block + next);
-            const __m512i q0 = four_512(q), q1 = four_512(q + 4), q2 = four_512(q + 8), q3 = four_512(q + 12);
-            a0 = _mm512_dpbusd_epi32(a0, _mm512_and_si512(a, m0), q0);
-            b0 = _mm512_dpbusd_epi32(b0, _mm512_and_si512(b, m0), q0);
-            a1 = _mm512_dpbusd_epi32(a1, _mm512_and_si512(a, m1), q1);
-            b1 = _mm512_dpbusd_epi32(b1, _mm512_and_si512(b, m1), q1);
-            a2 = _mm512_dpbusd_epi32(a2, _mm512_and_si512(a, m2), q2);
-            b2 = _mm512_dpbusd_epi32(b2, _mm512_and_si512(b, m2), q2);
-            a3 = _mm512_dpbusd_epi32(a3, _mm512_and_si512(a, m3), q3);
-            b3 = _mm512_dpbusd_epi32(b3, _mm512_and_si512(b, m3), q3);
+            _mm_prefetch((const char *) block + PREFETCH_BYTES, _MM_HINT_NTA);
+            const __m512i w = _mm512_loadu_si512(block);
+            a0 = _mm512_dpbusd_epi32(a0, _mm512_and_si512(w, m0), four_512(q));
+            a1 = _mm512_dpbusd_epi32(a1, _mm512_and_si512(w, m1), four_512(q + 4));
+            a2 = _mm512_dpbusd_epi32(a2, _mm512_and_si512(w, m2), four_512(q + 8));
+            a3 = _mm512_dpbusd_epi32(a3, _mm512_and_si512(w, m3), four_512(q + 12));
         }
-        _mm512_store_si512(sums[0], total(a0, a1, a2, a3));
-        _mm512_store_si512(sums[1], total(b0, b1, b2, b3));
+        a0 = _mm512_add_epi32(_mm512_add_epi32(a0, _mm512_srai_epi32(a1, 2)),
+                              _mm512_add_epi32(_mm512_srai_epi32(a2, 4), _mm512_srai_epi32(a3, 6)));
+        _mm512_store_si512(sums, a0);
     }
 };
 

@@ -74,24 +74,30 @@ struct dot {
 template <>
 struct dot<1> {
     static constexpr int PANELS = 1;
-    static void run(const uint8_t * block, int64_t, int64_t n_blocks, const int8_t * q, int32_t (*sums)[PANEL_ROWS]) {
-        half(block, n_blocks, q, &sums[0][0]);
-        half(block + 32, n_blocks, q, &sums[0][8]);
+    static __m256i total(__m256i s0, __m256i s1, __m256i s2, __m256i s3) {
+        return _mm256_add_epi32(_mm256_add_epi32(s0, _mm256_srai_epi32(s1, 2)),
+                                _mm256_add_epi32(_mm256_srai_epi32(s2, 4), _mm256_srai_epi32(s3, 6)));
     }
-    static void half(const uint8_t * block, int64_t n_blocks, const int8_t * q, int32_t * sums) {
-        const __m256i mask = _mm256_set1_epi8(3);
+    static void run(const uint8_t * block, int64_t, int64_t n_blocks, const int8_t * q, int32_t (*sums)[PANEL_ROWS]) {
+        const __m256i m0 = _mm256_set1_epi8(3), m1 = _mm256_set1_epi8(3 << 2);
+        const __m256i m2 = _mm256_set1_epi8(3 << 4), m3 = _mm256_set1_epi8((char) (3 << 6));
         __m256i a0 = _mm256_setzero_si256(), a1 = a0, a2 = a0, a3 = a0;
-        for (int64_t b = 0; b < n_blocks; ++b, block += BLOCK_BYTES, q += BLOCK_COLUMNS) {
-            _mm_prefetch((const char *) block + PREFETCH_BYTES, _MM_HINT_T0);
-            const __m256i w = _mm256_loadu_si256((const __m256i *) block);
-            a0 = EDGELLM_DPBUSD(a0, _mm256_and_si256(w, mask), four_256(q));
-            a1 = EDGELLM_DPBUSD(a1, _mm256_and_si256(w, _mm256_slli_epi16(mask, 2)), four_256(q + 4));
-            a2 = EDGELLM_DPBUSD(a2, _mm256_and_si256(w, _mm256_slli_epi16(mask, 4)), four_256(q + 8));
-            a3 = EDGELLM_DPBUSD(a3, _mm256_and_si256(w, _mm256_slli_epi16(mask, 6)), four_256(q + 12));
+        __m256i b0 = a0, b1 = a0, b2 = a0, b3 = a0;
+        for (int64_t i = 0; i < n_blocks; ++i, block += BLOCK_BYTES, q += BLOCK_COLUMNS) {
+            _mm_prefetch((const char *) block + PREFETCH_BYTES, _MM_HINT_NTA);
+            const __m256i lo = _mm256_loadu_si256((const __m256i *) block);
+            const __m256i hi = _mm256_loadu_si256((const __m256i *) (block + 32));
+            a0 = EDGELLM_DPBUSD(a0, _mm256_and_si256(lo, m0), four_256(q));
+            b0 = EDGELLM_DPBUSD(b0, _mm256_and_si256(hi, m0), four_256(q));
+            a1 = EDGELLM_DPBUSD(a1, _mm256_and_si256(lo, m1), four_256(q + 4));
+            b1 = EDGELLM_DPBUSD(b1, _mm256_and_si256(hi, m1), four_256(q + 4));
+            a2 = EDGELLM_DPBUSD(a2, _mm256_and_si256(lo, m2), four_256(q + 8));
+            b2 = EDGELLM_DPBUSD(b2, _mm256_and_si256(hi, m2), four_256(q + 8));
+            a3 = EDGELLM_DPBUSD(a3, _mm256_and_si256(lo, m3), four_256(q + 12));
+            b3 = EDGELLM_DPBUSD(b3, _mm256_and_si256(hi, m3), four_256(q + 12));
         }
-        a0 = _mm256_add_epi32(_mm256_add_epi32(a0, _mm256_srai_epi32(a1, 2)),
-                              _mm256_add_epi32(_mm256_srai_epi32(a2, 4), _mm256_srai_epi32(a3, 6)));
-        _mm256_store_si256((__m256i *) sums, a0);
+        _mm256_store_si256((__m256i *) &sums[0][0], total(a0, a1, a2, a3));
+        _mm256_store_si256((__m256i *) &sums[0][8], total(b0, b1, b2, b3));
     }
 };
 

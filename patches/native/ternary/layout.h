@@ -24,7 +24,8 @@ constexpr int64_t BLOCK_BYTES   = 64;
 constexpr int64_t COLUMN_MULTIPLE = 64;
 // Activations of models that were not trained with int8 activations are quantised in pieces of so many columns.
 constexpr int64_t SEGMENT_COLUMNS = 256;
-// How far ahead of the arithmetic memory is asked for where one token makes it wait: most of a DRAM page.
+// How far ahead of the arithmetic weights are asked for where one token makes it wait for memory. They are not asked
+// into the outer caches (NTA): nothing reads them again before the next token.
 constexpr int64_t PREFETCH_BYTES = 4096;
 // A sum of code * q over a row is below 3 * 128 * n_columns, and 64 times that in the kernels which mask codes without
 // shifting them: int32 holds it up to here.
