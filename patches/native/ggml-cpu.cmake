@@ -5,6 +5,7 @@
 set(EDGELLM_TERNARY ${CMAKE_CURRENT_LIST_DIR}/ternary)
 set(EDGELLM_Q6_K ${CMAKE_CURRENT_LIST_DIR}/q6_k)
 list(APPEND GGML_CPU_SOURCES
+    ${CMAKE_CURRENT_LIST_DIR}/barrier.c
     ${CMAKE_CURRENT_LIST_DIR}/i2_s_matmul.cpp
     ${EDGELLM_Q6_K}/matmul.cpp
     ${EDGELLM_TERNARY}/activations.cpp

@@ -21,8 +21,9 @@ namespace edgellm::q6_k {
 namespace {
 
 constexpr int64_t ROWS_PER_CHUNK = 64;
-// From here on upstream's tiled product is the faster one.
-constexpr int64_t MANY_TOKENS = 17;
+// A single token waits for memory, and upstream's row by row product keeps up with that; many are tiled there.
+constexpr int64_t MIN_TOKENS = 2;
+constexpr int64_t MAX_ALL_TOKENS = 16;
 
 static_assert(sizeof(block_q6_K) == 210 && QK_K == BLOCK_WEIGHTS, "as dot.h has it");
 
@@ -44,7 +45,7 @@ bool is_ours(const ggml_tensor * op) {
     const ggml_tensor * x = op->src[1];
     return kernel() != nullptr && ggml_is_matrix(weights) && ggml_is_contiguous(weights) &&
            x->type == GGML_TYPE_F32 && ggml_is_contiguous(x) && op->type == GGML_TYPE_F32 && ggml_is_contiguous(op) &&
-           ggml_nrows(x) < MANY_TOKENS &&
+           ggml_nrows(x) >= MIN_TOKENS && ggml_nrows(x) <= MAX_ALL_TOKENS &&
            (weights->buffer == nullptr || ggml_backend_buffer_is_host(weights->buffer));
 }
 
