@@ -15,6 +15,7 @@ from edgellm.ui import options
 if TYPE_CHECKING:
     from edgellm.commands.workspace import Workspace
     from edgellm.measure.bench_contenders import Model
+    from edgellm.measure.bench_history import History
     from edgellm.measure.bench_plan import Peer
     from edgellm.measure.bench_result import Setting
     from edgellm.progress import Report
@@ -78,7 +79,7 @@ def bench(
     from edgellm.files import locked
     from edgellm.measure import bench_contenders, bench_history
     from edgellm.measure.bench_plan import Plan
-    from edgellm.measure.benchmark import Watch, benchmark, fingerprint
+    from edgellm.measure.benchmark import Watch, benchmark
     from edgellm.ui.bench_tables import show_benchmark, show_history
     from edgellm.ui.console import note, print_json
     from edgellm.ui.interrupt import Interrupt
@@ -88,17 +89,16 @@ def bench(
     plan = Plan(prompt, gen, _sequences(batch), _threads(threads), depth, rounds, force)
     silent = quiet or as_json
     here = workspace(offline=offline)
+    if history:
+        show_history(_history(here, _on_disk(here, models, shape, quant, head)), as_json=as_json)
+        return
     setting = _setting(here)
     with locked(here.settings.cache / "bench.lock", lambda: note("waiting: another benchmark is running")):
         with progress(quiet=silent) as report:
             chosen = [_named(here, name, quiet=silent) for name in models or []]
             if shape:
-                chosen.append(_random(here, shape, quant, head, make=not history, report=report))
-            known = {fingerprint(model.path) for model in chosen if model.path.exists()}
-            past = bench_history.earlier(here.settings.benchmarks, known)
-            if history:
-                show_history(past, as_json=as_json)
-                return
+                chosen.append(_random(here, shape, quant, head, report=report))
+            past = _history(here, chosen)
             rivals = bench_contenders.Rivals(
                 stock=against == STOCK,
                 model=_named(here, against, quiet=silent) if against and against != STOCK else None,
@@ -182,19 +182,43 @@ def _named(here: Workspace, name: str, *, quiet: bool) -> Model:
     return Model(path.stem if name.endswith(".gguf") else name, path)
 
 
-def _random(here: Workspace, name: str, quant: str | None, head: str | None, *, make: bool, report: Report) -> Model:
-    """The random model of a shape; with `make` false only where it would be."""
+def _random(here: Workspace, name: str, quant: str | None, head: str | None, *, report: Report) -> Model:
+    """The random model of a shape, made if need be."""
     from edgellm.engine.installed import require
     from edgellm.engine.quantize import Quantizer
     from edgellm.machine.cpu import usable_cores
-    from edgellm.measure.bench_contenders import Model, random_model, random_model_path
+    from edgellm.measure.bench_contenders import Model, random_model
     from edgellm.models.known_shapes import find_shape
 
     shape = find_shape(name, here.recipe_directories)
-    if not make:
-        return Model(name, random_model_path(name, shape, quant, head, here.settings))
     codec = Quantizer(require(here.settings, here.stack).libraries, usable_cores())
     return Model(name, random_model(name, shape, quant, head, codec, here.settings, report=report))
+
+
+def _on_disk(
+    here: Workspace, models: list[str] | None, shape: str | None, quant: str | None, head: str | None
+) -> list[Model]:
+    """The same models, but none is pulled or made; one that is not there was never measured."""
+    from edgellm.measure.bench_contenders import Model, random_model_path
+    from edgellm.models.known_shapes import find_shape
+    from edgellm.models.recipe import Recipe
+    from edgellm.models.resolve import resolve
+    from edgellm.models.store import InstalledModel
+
+    found = [(name, resolve(name, here.store, here.recipe_directories)) for name in models or []]
+    paths = [(name, it.path if isinstance(it, InstalledModel) else it) for name, it in found]
+    here_now = [Model(name, path) for name, path in paths if not isinstance(path, Recipe)]
+    if shape:
+        sizes = find_shape(shape, here.recipe_directories)
+        here_now.append(Model(shape, random_model_path(shape, sizes, quant, head, here.settings)))
+    return [model for model in here_now if model.path.exists()]
+
+
+def _history(here: Workspace, models: list[Model]) -> History:
+    from edgellm.measure.bench_history import earlier
+    from edgellm.measure.benchmark import fingerprint
+
+    return earlier(here.settings.benchmarks, {fingerprint(model.path) for model in models})
 
 
 def _setting(here: Workspace) -> Setting:

@@ -52,7 +52,7 @@ def weight_type(name: str) -> QuantType:
         UsageError: there is none of that name, or it is a mix of several.
     """
     mix = named_mix(name)
-    if mix.base.name != mix.name:
+    if mix.base.name != name.upper():
         raise UsageError(f"{mix} is a mix of types, and random weights have one", hint=f"--quant {mix.base}")
     return mix.base
 
