@@ -69,58 +69,65 @@ class Worker:
 
     def measure(self, *, kind: str, n_tokens: int, n_seq: int, n_threads: int, depth: int, seed: int) -> dict[str, Any]:
         """Run one test and tell its seconds; tokens are random, the same for every contender."""
-        tokens = np.random.default_rng(seed).integers(0, self._model.info.n_vocab, depth + n_tokens).tolist()
+        prefix, tokens = self._random(0, depth), self._random(seed, n_tokens)
         ttft = None
         if kind == "prefill":
-            seconds, ttft = self._prefill(tokens, depth, n_threads)
+            seconds, ttft = self._prefill(prefix, tokens, n_threads)
         elif n_seq == 1:
-            seconds = self._decode(tokens, depth, n_threads)
+            seconds = self._decode(prefix, tokens, n_threads)
         else:
-            seconds = self._decode_together(self._sequences[n_seq], tokens, depth, n_threads)
+            seconds = self._decode_together(self._sequences[n_seq], prefix, tokens, n_threads)
         return {"seconds": seconds, "ttft_seconds": ttft, "peak_resident_bytes": memory.peak_resident()}
 
-    def _prefill(self, tokens: list[int], depth: int, n_threads: int) -> tuple[float, float]:
-        """Seconds of reading the tokens after the first `depth`, and those until the next one is drawn."""
+    def _random(self, seed: int, count: int) -> list[int]:
+        tokens: list[int] = np.random.default_rng(seed).integers(0, self._model.info.n_vocab, count).tolist()
+        return tokens
+
+    def _prefill(self, prefix: list[int], tokens: list[int], n_threads: int) -> tuple[float, float]:
+        """Seconds of reading the tokens after the prefix, and those until the next one is drawn."""
         context = self._context
         sampler = context.open_sampler(Sampling(temperature=0))
         context.set_threads(n_threads)
-        self._fill(tokens[:depth])
+        self._return_to(prefix)
         start = time.perf_counter()
-        self._append(tokens[depth:])
+        self._append(tokens)
         end = time.perf_counter()
         sampler.sample()
         first = time.perf_counter()
         sampler.close()
         return end - start, first - start
 
-    def _decode(self, tokens: list[int], depth: int, n_threads: int) -> float:
-        """Seconds of computing the tokens after the first `depth` one by one."""
+    def _decode(self, prefix: list[int], tokens: list[int], n_threads: int) -> float:
+        """Seconds of computing the tokens after the prefix one by one."""
         context = self._context
         context.set_threads(n_threads)
-        self._fill(tokens[:depth])
+        self._return_to(prefix)
         start = time.perf_counter()
-        for token in tokens[depth:]:
+        for token in tokens:
             context.decode([token])
         return time.perf_counter() - start
 
-    def _decode_together(self, sequences: Sequences, tokens: list[int], depth: int, n_threads: int) -> float:
+    def _decode_together(self, sequences: Sequences, prefix: list[int], tokens: list[int], n_threads: int) -> float:
         """The same in all sequences at once; each step computes one token of each."""
         sequences.set_threads(n_threads)
         every = range(sequences.n_seq)
         for seq in every:
-            sequences.keep(seq, 0)
-            for first in range(0, depth, self._n_batch):
-                sequences.decode({seq: tokens[first : min(depth, first + self._n_batch)]})
+            if sequences.tokens[seq][: len(prefix)] != prefix or sequences.keep(seq, len(prefix)) < len(prefix):
+                sequences.keep(seq, 0)
+                for first in range(0, len(prefix), self._n_batch):
+                    sequences.decode({seq: prefix[first : first + self._n_batch]})
         start = time.perf_counter()
-        for step in range(depth, len(tokens)):
+        for step in range(len(tokens)):
             # Different tokens in each, so that rows of the embedding differ too.
             sequences.decode({seq: [tokens[(step + seq) % len(tokens)]] for seq in every})
         return time.perf_counter() - start
 
-    def _fill(self, tokens: list[int]) -> None:
-        """Start over with these tokens in the cache."""
-        self._context.keep(0)
-        self._append(tokens)
+    def _return_to(self, prefix: list[int]) -> None:
+        """Leave just these tokens in the cache; they are computed only the first time."""
+        context = self._context
+        if context.tokens[: len(prefix)] != prefix or context.keep(len(prefix)) < len(prefix):
+            context.keep(0)
+            self._append(prefix)
 
     def _append(self, tokens: list[int]) -> None:
         for first in range(0, len(tokens), self._n_batch):

@@ -61,7 +61,8 @@ def test_a_shape_against_stock(tiny_shape: Settings) -> None:
 
 @pytest.mark.engine
 def test_levels_and_the_change_since_last_time(tiny_shape: Settings) -> None:
-    arguments = ("bench", "--shape", "tiny", "-p", "0", "-n", "4", "--rounds", "1", "--threads", "1,2", "-d", "8")
+    arguments = ("bench", "--shape", "tiny", "-p", "0", "-n", "4", "--rounds", "2", "--threads", "1,2", "-d", "8")
+    arguments += ("--batch", "2")
     assert edgellm(*arguments).returncode == 0
     again = edgellm(*arguments, "--kernels", "scalar")
     assert "% since" in again.stderr and "tiny I2_S scalar" in again.stdout
