@@ -36,6 +36,16 @@ class Settings:
         return self.data / "models"
 
     @property
+    def benchmarks(self) -> Path:
+        """Results of `edgellm bench`, one JSON file each."""
+        return self.data / "benchmarks"
+
+    @property
+    def bench_models(self) -> Path:
+        """Models that were made only to measure; they can be deleted at any time."""
+        return self.cache / "bench"
+
+    @property
     def downloads(self) -> Path:
         """Archives as they arrived, already checked."""
         return self.cache / "downloads"

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -91,6 +91,44 @@ class Context(Protocol):
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> Sampler:
         """A new sampler over this context; `history` are the tokens that penalties already count."""
 
+    def set_threads(self, n_threads: int) -> None:
+        """Compute with so many threads from now on."""
+
+    def close(self) -> None:
+        """Give the memory back."""
+
+
+class Sequences(Protocol):
+    """Several independent sequences, each with its KV cache, computed together: one reading of the weights for all."""
+
+    @property
+    def n_seq(self) -> int:
+        """How many; they are named by the numbers 0 to `n_seq` - 1."""
+
+    @property
+    def n_ctx(self) -> int:
+        """Tokens that fit into each."""
+
+    @property
+    def n_batch(self) -> int:
+        """Tokens that one `decode` takes at most, those of all sequences together."""
+
+    @property
+    def tokens(self) -> Sequence[Sequence[int]]:
+        """The tokens in the KV cache of each sequence, in order."""
+
+    def keep(self, seq: int, n_tokens: int) -> int:
+        """Drop what comes after the first `n_tokens` of a sequence; returns how many are left, as in `Context`."""
+
+    def decode(self, tokens: Mapping[int, Sequence[int]]) -> None:
+        """Append tokens to some of the sequences and compute the logits of the last one of each of those."""
+
+    def logits(self, seq: int) -> npt.NDArray[np.float32]:
+        """Logits [n_vocab] after the last token of a sequence (a copy); it must have been in the last `decode`."""
+
+    def set_threads(self, n_threads: int) -> None:
+        """Compute with so many threads from now on."""
+
     def close(self) -> None:
         """Give the memory back."""
 
@@ -116,6 +154,9 @@ class Model(Protocol):
 
     def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> Context:
         """A new, empty context that computes up to `n_batch` tokens at once."""
+
+    def open_sequences(self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int) -> Sequences:
+        """`n_seq` new, empty sequences of `n_ctx` tokens each that are computed together."""
 
     def close(self) -> None:
         """Give the memory back; contexts must be closed before."""

@@ -15,7 +15,7 @@ import importlib
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,6 +31,8 @@ from edgellm.progress import Progress, Report, silent
 GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR = 3, 4
 LLAMA_DECODE_NO_SLOT = 1
 NULL_TOKEN = -1
+# The engine's caches are multiples of so many tokens.
+CONTEXT_PADDING = 256
 
 
 class LlamaEngine:
@@ -177,18 +179,32 @@ class LlamaModel:
         Raises:
             DoesNotFit: the engine could not allocate the cache or its buffers.
         """
+        return LlamaContext(self._c, self._new_context(n_ctx, n_batch, n_threads, n_seq=1), n_ctx)
+
+    def open_sequences(self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int) -> LlamaSequences:
+        """New, empty sequences of `n_ctx` tokens each (rounded up by the engine); see `base.Sequences`.
+
+        Raises:
+            DoesNotFit: the engine could not allocate the caches or its buffers.
+        """
+        # The engine divides its context among the sequences, and rounds each one's part down.
+        padded = -(-n_ctx // CONTEXT_PADDING) * CONTEXT_PADDING
+        pointer = self._new_context(n_seq * padded, max(n_batch, n_seq), n_threads, n_seq=n_seq)
+        return LlamaSequences(self._c, pointer, n_seq, n_ctx)
+
+    def _new_context(self, n_ctx: int, n_batch: int, n_threads: int, *, n_seq: int) -> Any:
         self._engine.messages.clear()
         params = self._c.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch = params.n_ubatch = n_batch
         params.n_threads = params.n_threads_batch = n_threads
-        params.n_seq_max = 1
+        params.n_seq_max = n_seq
         params.no_perf = True
         pointer = self._c.llama_init_from_model(self._pointer, params)
         if not pointer:
             why, hint = self._engine.last_error(), "a smaller --ctx-size"
             raise DoesNotFit(f"the engine cannot make a context of {n_ctx} tokens", why=why, hint=hint, n_ctx=n_ctx)
-        return LlamaContext(self._c, pointer, n_ctx)
+        return pointer
 
     def close(self) -> None:
         """Free the model."""
@@ -239,8 +255,8 @@ class LlamaSampler:
             self._pointer = None
 
 
-class LlamaContext:
-    """One sequence over a model; `tokens` mirrors what the KV cache holds."""
+class _Computing:
+    """What one sequence and several have in common: the engine's context, its threads, and how it fails."""
 
     def __init__(self, c: Any, pointer: Any, n_ctx: int) -> None:
         self._c = c
@@ -248,6 +264,39 @@ class LlamaContext:
         self._memory = c.llama_get_memory(pointer)
         self.n_ctx = n_ctx
         self.n_batch: int = c.llama_n_batch(pointer)
+
+    def set_threads(self, n_threads: int) -> None:
+        """Compute with so many threads from now on."""
+        self._c.llama_set_n_threads(self._pointer, n_threads, n_threads)
+
+    def close(self) -> None:
+        """Free the context."""
+        if self._pointer:
+            self._c.llama_free(self._pointer)
+            self._pointer = None
+
+    def _run(self, batch: Any) -> None:
+        status = self._c.llama_decode(self._pointer, batch)
+        if status != 0:
+            why = "the context is full" if status == LLAMA_DECODE_NO_SLOT else f"llama_decode returned {status}"
+            raise EngineError("the engine failed while computing", why=why, status=status)
+
+    def _row(self, index: int) -> npt.NDArray[np.float32]:
+        """Logits [n_vocab] of one token of the last batch, a copy."""
+        pointer = self._c.llama_get_logits_ith(self._pointer, index)
+        return np.ctypeslib.as_array(pointer, shape=(self._n_vocab,)).copy()
+
+    @property
+    def _n_vocab(self) -> int:
+        model = self._c.llama_get_model(self._pointer)
+        return int(self._c.llama_vocab_n_tokens(self._c.llama_model_get_vocab(model)))
+
+
+class LlamaContext(_Computing):
+    """One sequence over a model; `tokens` mirrors what the KV cache holds."""
+
+    def __init__(self, c: Any, pointer: Any, n_ctx: int) -> None:
+        super().__init__(c, pointer, n_ctx)
         self.tokens: list[int] = []
 
     def keep(self, n_tokens: int) -> int:
@@ -281,31 +330,67 @@ class LlamaContext:
         batch = self._c.llama_batch_get_one(array, len(tokens))
         if every_logits:
             batch.logits = (ctypes.c_int8 * len(tokens))(*[1] * len(tokens))
-        status = self._c.llama_decode(self._pointer, batch)
-        if status != 0:
-            why = "the context is full" if status == LLAMA_DECODE_NO_SLOT else f"llama_decode returned {status}"
-            raise EngineError("the engine failed while computing", why=why, status=status)
+        self._run(batch)
         self.tokens.extend(tokens)
 
     def logits(self) -> npt.NDArray[np.float32]:
         """Logits [n_vocab] after the last token."""
-        pointer = self._c.llama_get_logits_ith(self._pointer, -1)
-        return np.ctypeslib.as_array(pointer, shape=(self._n_vocab,)).copy()
-
-    @property
-    def _n_vocab(self) -> int:
-        model = self._c.llama_get_model(self._pointer)
-        return int(self._c.llama_vocab_n_tokens(self._c.llama_model_get_vocab(model)))
+        return self._row(-1)
 
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> LlamaSampler:
         """A chain of samplers in llama.cpp's order."""
         return LlamaSampler(self._c, self._pointer, sampling, history)
 
+
+class LlamaSequences(_Computing):
+    """Several sequences over a model, computed together; `tokens` mirrors what the KV cache of each holds."""
+
+    def __init__(self, c: Any, pointer: Any, n_seq: int, n_ctx: int) -> None:
+        super().__init__(c, pointer, n_ctx)
+        self.n_seq = n_seq
+        self.tokens: list[list[int]] = [[] for _ in range(n_seq)]
+        self._batch = c.llama_batch_init(self.n_batch, 0, 1)
+        self._rows: dict[int, int] = {}
+
+    def keep(self, seq: int, n_tokens: int) -> int:
+        """Cut the cache of one sequence; a recurrent state cannot be cut and is cleared instead."""
+        if not self._c.llama_memory_seq_rm(self._memory, seq, n_tokens, -1):
+            self._c.llama_memory_seq_rm(self._memory, seq, -1, -1)
+            n_tokens = 0
+        del self.tokens[seq][n_tokens:]
+        return n_tokens
+
+    def decode(self, tokens: Mapping[int, Sequence[int]]) -> None:
+        """Append tokens to some of the sequences; see `base.Sequences`."""
+        total = sum(map(len, tokens.values()))
+        if not 0 < total <= self.n_batch or not all(tokens.values()):
+            raise ValueError(f"decode takes 1 to {self.n_batch} tokens, at least one a sequence, not {total}")
+        if not tokens.keys() <= set(range(self.n_seq)):
+            raise ValueError(f"sequences are numbered 0 to {self.n_seq - 1}, not {sorted(tokens)}")
+        batch, index = self._batch, 0
+        self._rows = {}
+        for seq, added in tokens.items():
+            for position, token in enumerate(added, len(self.tokens[seq])):
+                batch.token[index], batch.pos[index] = token, position
+                batch.n_seq_id[index], batch.seq_id[index][0] = 1, seq
+                batch.logits[index] = 0
+                index += 1
+            batch.logits[index - 1] = 1
+            self._rows[seq] = index - 1
+        batch.n_tokens = total
+        self._run(batch)
+        for seq, added in tokens.items():
+            self.tokens[seq].extend(added)
+
+    def logits(self, seq: int) -> npt.NDArray[np.float32]:
+        """Logits [n_vocab] after the last token of a sequence."""
+        return self._row(self._rows[seq])
+
     def close(self) -> None:
-        """Free the context."""
+        """Free the context and its batch."""
         if self._pointer:
-            self._c.llama_free(self._pointer)
-            self._pointer = None
+            self._c.llama_batch_free(self._batch)
+        super().close()
 
 
 def _import_bindings(installed: InstalledEngine) -> Any:

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from edgellm.errors import CorruptFile, ModelNotFound
+from edgellm.models.shape import Shape, parse_shape
 from edgellm.package_index import Archive
 from edgellm.suggest import did_you_mean
 
@@ -93,6 +94,8 @@ class Recipe(_Strict):
     file: ModelFile
     sampling: SamplingDefaults = SamplingDefaults()
     smoke: Smoke | None = None
+    # For `edgellm bench --shape`.
+    shape: Annotated[Shape, BeforeValidator(parse_shape)] | None = None
 
 
 def load_recipe(path: Path) -> Recipe:

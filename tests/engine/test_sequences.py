@@ -1,0 +1,74 @@
+"""Several sequences computed together give what each gives alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edgellm.engine.llama import LlamaEngine, LlamaModel
+from edgellm.errors import EngineError
+
+pytestmark = pytest.mark.engine
+
+TEXTS = ("The capital of France is", "One two three four", "Water boils at")
+
+
+@pytest.fixture(scope="module")
+def smol(llama: LlamaEngine, smollm2: Path) -> Iterator[LlamaModel]:
+    model = llama.load(smollm2)
+    yield model
+    model.close()
+
+
+def alone(model: LlamaModel, tokens: list[int]) -> npt.NDArray[np.float32]:
+    context = model.open_context(n_ctx=256, n_batch=64, n_threads=2)
+    context.decode(tokens)
+    logits = context.logits()
+    context.close()
+    return logits
+
+
+def test_each_sequence_is_its_own(smol: LlamaModel) -> None:
+    prompts = [smol.tokenize(text) for text in TEXTS]
+    sequences = smol.open_sequences(n_seq=3, n_ctx=64, n_batch=64, n_threads=2)
+    sequences.decode(dict(enumerate(prompts)))
+    for seq, tokens in enumerate(prompts):
+        expected = alone(smol, tokens)
+        found = sequences.logits(seq)
+        assert float(np.max(np.abs(found - expected))) < 0.1 * float(np.std(expected))
+        assert int(found.argmax()) == int(expected.argmax())
+    # Only some go on; the others keep their place.
+    sequences.decode({1: smol.tokenize(" five")})
+    assert [len(tokens) for tokens in sequences.tokens] == [len(prompts[0]), len(prompts[1]) + 1, len(prompts[2])]
+    assert int(sequences.logits(1).argmax()) == int(alone(smol, [*prompts[1], *smol.tokenize(" five")]).argmax())
+    sequences.close()
+
+
+def test_cutting_one_leaves_the_others(smol: LlamaModel) -> None:
+    prompt = smol.tokenize(TEXTS[0])
+    sequences = smol.open_sequences(n_seq=2, n_ctx=64, n_batch=64, n_threads=1)
+    sequences.decode({0: prompt, 1: prompt})
+    before = sequences.logits(1)
+    assert sequences.keep(0, 2) == 2
+    sequences.decode({0: smol.tokenize("!")})
+    sequences.keep(1, len(prompt) - 1)
+    sequences.decode({1: prompt[-1:]})
+    assert float(np.max(np.abs(sequences.logits(1) - before))) < 0.1 * float(np.std(before))
+    sequences.close()
+
+
+def test_what_does_not_fit_says_so(smol: LlamaModel) -> None:
+    sequences = smol.open_sequences(n_seq=2, n_ctx=256, n_batch=256, n_threads=2)
+    for wrong in ({}, {0: []}, {0: [5] * 200, 1: [5] * 200}, {2: [5]}):
+        with pytest.raises(ValueError, match=r"sequences are|decode takes"):
+            sequences.decode(wrong)
+    sequences.decode({0: [5] * 255, 1: [5]})
+    sequences.decode({0: [5], 1: [5]})
+    with pytest.raises(EngineError, match="failed while computing"):
+        sequences.decode({0: [5], 1: [5]})
+    assert [len(tokens) for tokens in sequences.tokens] == [256, 2]
+    sequences.decode({1: [7]})  # the other one goes on
+    sequences.close()
+    sequences.close()
