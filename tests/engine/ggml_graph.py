@@ -5,6 +5,7 @@ y = ggml.product(I2_S, data, (columns, rows), x, n_threads=2)
 """
 
 import ctypes
+import itertools
 import sys
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 from pathlib import Path
@@ -36,6 +37,12 @@ SIGNATURES = {
     "ggml_backend_cpu_reg": (c_void_p, []),
     "ggml_backend_reg_dev_get": (c_void_p, [c_void_p, c_size_t]),
     "ggml_backend_dev_supports_op": (c_bool, [c_void_p, c_void_p]),
+    "ggml_backend_buft_name": (c_char_p, [c_void_p]),
+    "ggml_backend_reg_get_proc_address": (c_void_p, [c_void_p, c_char_p]),
+    "ggml_backend_alloc_ctx_tensors_from_buft": (c_void_p, [c_void_p, c_void_p]),
+    "ggml_backend_tensor_set": (None, [c_void_p, c_void_p, c_size_t, c_size_t]),
+    "ggml_backend_buffer_free": (None, [c_void_p]),
+    "edgellm_kernels": (c_char_p, []),
     "i2_s_dequantize": (None, [c_void_p, c_float, POINTER(c_float), c_int64]),
 }
 
@@ -66,6 +73,35 @@ class Ggml:
         device = self.ggml_backend_reg_dev_get(self.ggml_backend_cpu_reg(), 0)
         return bool(self.ggml_backend_dev_supports_op(device, op))
 
+    def buffer_type(self, name: bytes) -> c_void_p | None:
+        """The extra buffer type of the CPU that has this name."""
+        registry = self.ggml_backend_cpu_reg()
+        address = self.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
+        extra = ctypes.CFUNCTYPE(POINTER(c_void_p), c_void_p)(address)(self.ggml_backend_reg_dev_get(registry, 0))
+        for type_ in iter(lambda i=itertools.count(): extra[next(i)], None):
+            if self.ggml_backend_buft_name(type_) == name:
+                return c_void_p(type_)
+        return None
+
+    def repacked_product(
+        self, type_id: int, data: bytes, ne: tuple[int, int], x: Floats, *, n_threads: int = 1
+    ) -> Floats:
+        """As `product`, with the weights in the buffer type of our kernels, into which they are repacked."""
+        type_ = self.buffer_type(b"CPU_TERNARY")
+        assert type_ is not None
+        headers = self.context(no_alloc=True)
+        weights = self.ggml_new_tensor_2d(headers, type_id, *ne)
+        buffer = self.ggml_backend_alloc_ctx_tensors_from_buft(headers, type_)
+        self.ggml_backend_tensor_set(weights, data, 0, len(data))
+        context = self.context(2 * x.nbytes + 12 * len(x) * ne[1] + (1 << 23) + 8 * x.size * n_threads)
+        activations = self.ggml_new_tensor_2d(context, F32, x.shape[1], x.shape[0])
+        ctypes.memmove(self.ggml_get_data(activations), x.tobytes(), x.nbytes)
+        y = self._compute(context, self.ggml_mul_mat(context, weights, activations), (len(x), ne[1]), n_threads)
+        self.ggml_free(context)
+        self.ggml_backend_buffer_free(buffer)
+        self.ggml_free(headers)
+        return y
+
     def product(
         self,
         type_id: int,
@@ -89,10 +125,13 @@ class Ggml:
             stride, n_rows = self.ggml_row_size(type_id, ne[0]), stop - start
             weights = self.ggml_view_2d(context, weights, ne[0], n_rows, stride, start * stride)
         result = self.ggml_mul_mat(context, weights, activations)
+        y = self._compute(context, result, (len(x), n_rows), n_threads)
+        self.ggml_free(context)
+        return y
+
+    def _compute(self, context: c_void_p, result: c_void_p, shape: tuple[int, int], n_threads: int) -> Floats:
         graph = self.ggml_new_graph(context)
         self.ggml_build_forward_expand(graph, result)
         assert self.ggml_graph_compute_with_ctx(context, graph, n_threads) == 0
-        y = np.ctypeslib.as_array((c_float * (len(x) * n_rows)).from_address(self.ggml_get_data(result)))
-        copied = y.reshape(len(x), n_rows).copy()
-        self.ggml_free(context)
-        return copied
+        y = np.ctypeslib.as_array((c_float * (shape[0] * shape[1])).from_address(self.ggml_get_data(result)))
+        return y.reshape(shape).copy()
