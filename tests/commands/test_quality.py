@@ -33,7 +33,7 @@ def test_a_quantization_against_its_source(with_engine: Settings, tmp_path: Path
     same = data(edgellm("quality", str(source), "--against", str(source), "-c", "64", *common))
     assert (same["divergence"]["maximum"], same["divergence"]["same_top"]) == (0, 1)
     line = edgellm("quality", str(tmp_path / "q.gguf"), "-a", str(source), "-c", "64", "-f", str(text)).stdout
-    assert "quality against F16" in line and "KLD" in line and "same top token" in line
+    assert "F16 on 600 B of text: perplexity" in line and "KLD" in line and "same top token" in line
 
 
 def test_refusals(with_engine: Settings, tmp_path: Path) -> None:
