@@ -58,7 +58,6 @@ def test_converting_takes_slabs_not_the_model(tmp_path: Path, packed: bool) -> N
     for layers in (2, 6):
         directory = write_bitnet(tmp_path / str(layers), replace(SMALL, n_layers=layers), packed=packed)
         peaks.append(growth(CONVERT, directory, tmp_path / "out.gguf", "I2_S"))
-    print(f"converting {'packed' if packed else 'masters'}: {peaks[0] / MB:.0f} and {peaks[1] / MB:.0f} MB")
     slab = 4 * (8 << 20)  # float32
     assert max(peaks) < 4 * slab
     assert peaks[1] < peaks[0] + 8 * MB
@@ -69,7 +68,6 @@ def test_transcoding_takes_one_tensor(tmp_path: Path, with_engine: Settings) -> 
     path = tmp_path / "model.gguf"
     bitnet_file.write(path, _keys(SMALL), bitnet_file.tensors(SMALL))
     peak = growth(QUANTIZE, path, tmp_path / "out.gguf", "TQ2_0")
-    print(f"transcoding: {peak / MB:.0f} MB")
     # The embedding, mapped; 2 M weights in float32 with a few temporaries; the engine's own plan.
     assert peak < 2 * SMALL.vocab * SMALL.width + 5 * (4 << 21)
 
@@ -79,7 +77,6 @@ def test_transcoding_takes_one_tensor(tmp_path: Path, with_engine: Settings) -> 
 def test_converting_bitnet_2b_4t(tmp_path: Path, packed: bool) -> None:
     directory = write_bitnet(tmp_path / "bitnet", BITNET_2B_4T, packed=packed)
     peak = growth(CONVERT, directory, tmp_path / "out.gguf", "I2_S")
-    print(f"converting 2B-4T, {'packed' if packed else 'masters'}: {peak / MB:.0f} MB")
     assert peak < 2_400 * MB
 
 
@@ -90,7 +87,6 @@ def test_transcoding_bitnet_2b_4t(tmp_path: Path, with_engine: Settings, target:
     path = tmp_path / "model.gguf"
     bitnet_file.write(path, _keys(BITNET_2B_4T), bitnet_file.tensors(BITNET_2B_4T))
     peak = growth(QUANTIZE, path, tmp_path / "out.gguf", target)
-    print(f"transcoding 2B-4T to {target}: {peak / MB:.0f} MB")
     assert peak < 2_400 * MB
 
 
