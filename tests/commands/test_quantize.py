@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edgellm.formats.gguf_file import GGUFFile
+from edgellm.formats.ternary import i2_s_scale
 from edgellm.settings import Settings
 from tests.commands.cli import data, edgellm, error
 from tests.weights.gguf_maker import write_bitnet, write_imatrix, write_llama
@@ -82,6 +85,9 @@ def test_show_tensors_of_an_i2_s_file(tmp_path: Path) -> None:
     matrix = tensors["blk.0.ffn_up.weight"]
     assert (matrix["type"], matrix["shape"], matrix["ternary"]) == ("I2_S", [256, 512], True)
     assert matrix["n_bytes"] == 256 * 512 // 4 + 32 and matrix["scales"]["count"] == 1
+    with GGUFFile.open(source) as gguf:
+        scale = i2_s_scale(gguf.tensor_bytes("blk.0.ffn_up.weight"), name="it")
+    assert np.float32(matrix["scales"]["largest"]) == np.float32(scale)
     assert tensors["token_embd.weight"]["ternary"] is False and tensors["output_norm.weight"]["ternary"] is None
     assert shown["embedding_bytes"] == 320 * 256 * 2
     assert shown["embedding_bytes"] + shown["other_bytes"] == sum(tensor["n_bytes"] for tensor in tensors.values())
