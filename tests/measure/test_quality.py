@@ -146,11 +146,12 @@ def test_windows_and_memory_that_are_refused(llm: LlamaEngine, smollm2: Path, mo
 def test_numbers_are_those_of_llama_perplexity(llm: LlamaEngine, smollm2: Path, tools: Path, tmp_path: Path) -> None:
     """Perplexity of the embedded model, and KLD and same-top of a smaller one against it, on two whole windows."""
     small = quantize(llm, smollm2, "Q4_K_S", tmp_path / "small.gguf", Options(force=True)).path
-    options = QualityOptions(n_tokens=1024)
+    options = QualityOptions(n_ctx=256, n_tokens=512)
     found: Quality = measure(llm, small, read_sample(), options, against=smollm2, watch=Watch())
     assert found.base is not None and found.divergence is not None
     logits = tmp_path / "logits.bin"
-    common = [str(tools / "llama-perplexity"), "-c", "512", "-b", "512", "--chunks", "2", "-f", str(SHIPPED)]
+    common = [str(tools / "llama-perplexity"), "-c", "256", "--chunks", "2", "-f", str(SHIPPED)]
+    common += ["-b", str(N_BATCH), "-ub", str(N_BATCH)]
     base = _run([*common, "-m", str(smollm2), "--kl-divergence-base", str(logits)])
     theirs = _run([*common, "-m", str(small), "--kl-divergence-base", str(logits), "--kl-divergence"])
     assert found.base.perplexity.value == pytest.approx(_number(r"PPL = +([\d.]+)", base), rel=0.005)
@@ -161,7 +162,8 @@ def test_numbers_are_those_of_llama_perplexity(llm: LlamaEngine, smollm2: Path, 
 
 
 def _run(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
+    result = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    return result.stdout + result.stderr
 
 
 def _number(pattern: str, text: str) -> float:
