@@ -57,7 +57,7 @@ lint: $(VENV)/.developer ## Run ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-soak: setup $(VENV)/.developer ## Run the long tests: kills, fuzzing, load
+soak: setup tools $(VENV)/.developer ## Run the long tests: kills, fuzzing, load
 	@$(BIN)/python -m pytest -m soak
 
 wheel: $(VENV)/.developer ## Build the wheel, with recipes, patches and native sources inside

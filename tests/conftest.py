@@ -66,6 +66,14 @@ def engine_lib_dir(engine: InstalledEngine) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tools(engine: InstalledEngine) -> Path:
+    """The directory of llama-server, llama-bench and the others, which only `make soak` needs."""
+    if not {"llama-server", "llama-bench", "llama-perplexity"} <= set(engine.tools):
+        pytest.fail("the engine's tools are not built: run `make tools` first")
+    return engine.programs
+
+
+@pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The embedded model's file."""
     recipe = find_recipe("smollm2", [resource_directory("recipes")])

@@ -103,16 +103,19 @@ class _Cursor:
         return int(U64.unpack_from(self.data, self.position - 8)[0])
 
     def text(self, purpose: str, longest: int) -> str:
-        """Read a key or a name: short, not empty, valid UTF-8."""
+        """Read a key or a name: short, not empty, valid UTF-8, without NUL, at which C would end it."""
         size = self.u64(purpose)
         if not 0 < size <= longest:
             self.corrupt(f"{purpose} has a length of {size} bytes")
         self.check(size, purpose)
         self.position += size
         try:
-            return self.data[self.position - size : self.position].decode("utf-8")
+            text = self.data[self.position - size : self.position].decode("utf-8")
         except UnicodeDecodeError:
             self.corrupt(f"{purpose} is not UTF-8")
+        if "\0" in text:
+            self.corrupt(f"{purpose}, {text[:80]!r}, has a NUL in it")
+        return text
 
     def value_type(self, purpose: str) -> ValueType:
         code = self.u32(purpose)

@@ -67,7 +67,7 @@ def transcode(
         raise _lossy(name, target, why)
     rows = tensor[: len(tensor) - source.tail_bytes].reshape(-1, shape[0] // source.block_size * source.block_bytes)
     if source is target:
-        return _slabs(rows, shape[0], tail=tensor[len(tensor) - source.tail_bytes :].tobytes())
+        return _same(rows, shape[0], source, i2_s_tail(i2_s_scale(tensor, name=name)) if source is I2_S else b"", name)
     if source is I2_S:
         scale = i2_s_scale(tensor, name=name)
         return _from_i2_s(rows, shape[0], target, half_scales(scale, name=name, round_scale=round_scale), name)
@@ -94,10 +94,20 @@ def _lossy(name: str, target: QuantType, why: str) -> LossyTranscode:
     return LossyTranscode(f"tensor {name} cannot become {target} without loss", why=why, tensor=name, type=target.name)
 
 
-def _slabs(rows: Bytes, columns: int, tail: bytes = b"") -> Iterator[Bytes]:
+def _slabs(rows: Bytes, columns: int) -> Iterator[Bytes]:
     step = max(1, SLAB_WEIGHTS // max(1, columns))
     for first in range(0, len(rows), step):
         yield rows[first : first + step]
+
+
+def _same(rows: Bytes, columns: int, kind: QuantType, tail: bytes, name: str) -> Iterator[Bytes]:
+    """A copy, checked; a new tail in place of I2_S's, so that no file carries its writer's uninitialised memory on."""
+    for slab in _slabs(rows, columns):
+        if kind is I2_S:
+            refuse_code_3(slab, name=name)
+        elif kind is TQ2_0:
+            refuse_code_3(np.ascontiguousarray(slab.view(TQ2_0_BLOCK)["qs"]), name=name)
+        yield slab
     if tail:
         yield np.frombuffer(tail, np.uint8)
 

@@ -162,7 +162,7 @@ def _windows(models: Sequence[Model], sample: Sample, n_ctx: int, n_tokens: int 
         raise UsageError(
             f"{len(tokens):,} tokens of {sample.name} are too few",
             why=f"a window takes {n_ctx:,} tokens, and only whole windows count",
-            hint="a longer text, or a smaller --ctx-size",
+            hint="a longer text, or `edgellm quality` with a smaller --ctx-size",
             n_tokens=len(tokens),
             n_ctx=n_ctx,
         )

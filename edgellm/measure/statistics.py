@@ -9,6 +9,7 @@ Everything is computed in float64 from the engine's float32 logits, and only one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,9 +68,10 @@ def log_softmax(logits: npt.NDArray[np.floating]) -> Float64:
 
 def kl_divergence(base: Float64, model: Float64) -> Float64:
     """KL(base || model) of each row of log probabilities, in nats; what the base excludes counts nothing."""
-    with np.errstate(invalid="ignore"):  # -inf minus -inf, replaced in the next step
-        terms = np.exp(base) * (base - model)
-    terms[np.isneginf(base)] = 0
+    p = np.exp(base)
+    with np.errstate(invalid="ignore"):  # -inf minus -inf and 0 times inf, replaced in the next step
+        terms = p * (base - model)
+    terms[p == 0] = 0
     # Rounding can leave -1e-17 where the truth is 0.
     divergence: Float64 = np.maximum(terms.sum(axis=-1), 0)
     return divergence
@@ -116,13 +118,20 @@ class Tally:
             ratio = _perplexity(np.concatenate(self._nll) - np.concatenate(self._base_nll))
         return Divergence(
             mean=float(kld.mean()),
-            median=float(np.quantile(kld, 0.5)),
-            p99=float(np.quantile(kld, 0.99)),
+            median=_quantile(kld, 0.5),
+            p99=_quantile(kld, 0.99),
             maximum=float(kld.max()),
             same_top=float(np.concatenate(self._same_top).mean()),
             perplexity_change=ratio.value - 1,
             perplexity_change_error=ratio.error,
         )
+
+
+def _quantile(values: Float64, share: float) -> float:
+    """As numpy's, but infinite between two infinite values, where it would be no number."""
+    with np.errstate(invalid="ignore"):
+        value = float(np.quantile(values, share))
+    return math.inf if math.isnan(value) else value
 
 
 def _perplexity(nll: Float64) -> Perplexity:

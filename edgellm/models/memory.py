@@ -24,6 +24,8 @@ CONTEXT_PADDING = 256
 SLACK = 80_000_000
 # Activations of one token alive at once, in multiples of (n_embd + n_ff), float32.
 ACTIVATIONS = 4
+# LLAMA_MAX_LAYERS: for more the engine ends the process.
+MAX_LAYERS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,7 @@ def choose_context(n_ctx_train: int, asked: int | None) -> int:
 
 def estimate(gguf: GGUFFile, *, n_ctx: int, n_batch: int, n_outputs: int = 1) -> MemoryNeed:
     """What the model will need at that context, with `n_outputs` rows of logits alive at once."""
-    n_layer = gguf.get_int(gguf.key("block_count"))
-    if not 0 < n_layer <= 1024:
-        raise CorruptFile(f"{gguf.path.name} is corrupt", why=f"it claims to have {n_layer} layers")
+    n_layer = layer_count(gguf)
     n_embd = gguf.get_int(gguf.key("embedding_length"))
     heads = _per_layer(gguf, "attention.head_count", n_layer)
     kv_heads = _per_layer(gguf, "attention.head_count_kv", n_layer, heads)
@@ -81,6 +81,14 @@ def estimate(gguf: GGUFFile, *, n_ctx: int, n_batch: int, n_outputs: int = 1) ->
     activations = 4 * n_batch * ACTIVATIONS * (n_embd + n_ff)
     weights = sum(info.nbytes for info in gguf.tensors.values())
     return MemoryNeed(weights, kv_cache, logits + activations, SLACK)
+
+
+def layer_count(gguf: GGUFFile) -> int:
+    """How many layers the model has; CorruptFile for a number that would end the engine's process."""
+    n_layer = gguf.get_int(gguf.key("block_count"))
+    if not 0 < n_layer <= MAX_LAYERS:
+        raise CorruptFile(f"{gguf.path.name} is corrupt", why=f"it claims to have {n_layer} layers")
+    return n_layer
 
 
 def together(first: MemoryNeed, second: MemoryNeed) -> MemoryNeed:

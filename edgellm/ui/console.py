@@ -71,8 +71,8 @@ def to_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [to_json(item) for item in value]
     if isinstance(value, float):
-        # JSON has no word for infinity.
-        return round(value, 6) if math.isfinite(value) else None
+        # JSON has no word for infinity; nine digits tell every float32 from the next.
+        return float(f"{value:.9g}") if math.isfinite(value) else None
     return str(value) if isinstance(value, Path) else value
 
 

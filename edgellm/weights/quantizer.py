@@ -21,7 +21,7 @@ from edgellm.errors import CorruptFile, EngineError, UsageError
 from edgellm.formats.gguf_file import GGUFFile
 from edgellm.formats.gguf_writer import GGUFWriter
 from edgellm.machine.cpu import usable_cores
-from edgellm.models.memory import MemoryNeed, choose_context, estimate
+from edgellm.models.memory import MemoryNeed, choose_context, estimate, layer_count
 from edgellm.progress import Progress, Report, silent
 from edgellm.run.loading import N_BATCH
 from edgellm.weights.imatrix import Imatrix, read_imatrix
@@ -92,6 +92,8 @@ class _Planner:
         if gguf.get_int("split.count", 0) > 1:
             why = "it is one of several parts of a model"
             raise UsageError(f"{gguf.path.name} cannot be quantized alone", why=why, hint="llama-gguf-split --merge")
+        if gguf.key("block_count") in gguf.metadata:
+            layer_count(gguf)  # before the engine sees the file
         self._engine, self._gguf, self._options, self._imatrix = engine, gguf, options, imatrix
         self._mixed: dict[int, dict[str, MixedTensor]] = {}
 

@@ -43,10 +43,10 @@ def encode(
     type cannot hold.
     """
     match tensor.action:
-        case Action.COPY:
+        case Action.COPY if not tensor.source.ternary:
             data = gguf.tensor_bytes(tensor.name)
             return (data[first : first + SLAB_WEIGHTS] for first in range(0, len(data), SLAB_WEIGHTS))
-        case Action.TRANSCODE:
+        case Action.COPY | Action.TRANSCODE:
             if tensor.target.name == "Q4_0":
                 return _ternary_to_q4_0(gguf, tensor, round_scale=force)
             data = gguf.tensor_bytes(tensor.name)

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edgellm.formats.gguf_file import GGUFFile
+from edgellm.formats.ternary import i2_s_scale
 from edgellm.settings import Settings
 from tests.commands.cli import data, edgellm, error
 from tests.weights.gguf_maker import write_bitnet, write_imatrix, write_llama
@@ -41,8 +44,10 @@ def test_a_dry_run_shows_every_tensor(with_engine: Settings, tmp_path: Path, mon
     result = edgellm("quantize", "tiny-F16.gguf", "Q4_K_M", "--dry-run", "--rule", "attn_q=q8_0")
     assert result.returncode == 0, result.stderr
     assert "tiny-Q4_K_M.gguf  nothing is written yet" in result.stdout and not Path("tiny-Q4_K_M.gguf").exists()
-    row = next(line for line in result.stdout.splitlines() if line.startswith("blk.0.ffn_down.weight"))
-    assert "384 x 256" in row and "instead of Q6_K" in row
+    # Of four layers the mix gives the last two more bits.
+    for layer, wanted, target in ((0, "Q4_K", "Q5_0"), (3, "Q6_K", "Q8_0")):
+        row = next(line for line in result.stdout.splitlines() if line.startswith(f"blk.{layer}.ffn_down.weight"))
+        assert "384 x 256" in row and f" {target} " in row and row.endswith(f"instead of {wanted}")
     assert "rows of 384 are no multiple of 256" in result.stderr
     plan = data(edgellm("quantize", "tiny-F16.gguf", "--target-size", "3MB", "--dry-run", "--json"))
     assert plan["n_bytes"] <= 3_000_000 and plan["dry_run"] is True and plan["memory"]["total"] > plan["n_bytes"]
@@ -80,6 +85,9 @@ def test_show_tensors_of_an_i2_s_file(tmp_path: Path) -> None:
     matrix = tensors["blk.0.ffn_up.weight"]
     assert (matrix["type"], matrix["shape"], matrix["ternary"]) == ("I2_S", [256, 512], True)
     assert matrix["n_bytes"] == 256 * 512 // 4 + 32 and matrix["scales"]["count"] == 1
+    with GGUFFile.open(source) as gguf:
+        scale = i2_s_scale(gguf.tensor_bytes("blk.0.ffn_up.weight"), name="it")
+    assert np.float32(matrix["scales"]["largest"]) == np.float32(scale)
     assert tensors["token_embd.weight"]["ternary"] is False and tensors["output_norm.weight"]["ternary"] is None
     assert shown["embedding_bytes"] == 320 * 256 * 2
     assert shown["embedding_bytes"] + shown["other_bytes"] == sum(tensor["n_bytes"] for tensor in tensors.values())

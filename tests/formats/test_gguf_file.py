@@ -223,6 +223,7 @@ class TestHostileHeaders:
             (gguf([string(b"")]), "length of 0 bytes"),
             (gguf([struct.pack("<Q", 2**62)]), "a metadata key has a length of"),
             (gguf([string(b"\xff") + bytes(12)]), "a metadata key is not UTF-8"),
+            (gguf([string(b"\0b") + bytes(12)]), "a metadata key, '\\x00b', has a NUL in it"),
             (gguf([array("k", FLOAT32, 2**62, b"")]), "truncated"),
             (gguf([array("k", STRING, 2**61, b"")]), "truncated"),
             (gguf([strings("k", ["a", "b"], count=9)]), "truncated"),

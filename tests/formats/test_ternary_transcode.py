@@ -46,6 +46,7 @@ def test_padding_with_garbage_does_not_matter():
     tensor = tensor_of(I2_S).copy()
     tensor[-28:] = 0xAB
     assert (run(tensor, I2_S, TQ2_0) == tensor_of(TQ2_0)).all()
+    assert (run(tensor, I2_S, I2_S) == tensor_of(I2_S)).all()
 
 
 class TestScales:
@@ -100,7 +101,7 @@ class TestWrongTensors:
             transcode(tensor_of(I2_S, codes), (384, 12), I2_S, TQ2_0, name="t")
         assert caught.value.why == "its rows of 384 are no multiple of TQ2_0's block of 256"
 
-    @pytest.mark.parametrize(("source", "target"), [(I2_S, TQ2_0), (I2_S, TQ1_0), (TQ2_0, I2_S), (TQ2_0, TQ1_0)])
+    @pytest.mark.parametrize(("source", "target"), [*itertools.product((I2_S, TQ2_0), (I2_S, TQ1_0, TQ2_0))])
     def test_code_3(self, source, target):
         tensor = tensor_of(source).copy()
         tensor[40] = 0xFF
@@ -110,6 +111,8 @@ class TestWrongTensors:
     def test_scales_that_are_no_numbers(self):
         with pytest.raises(CorruptFile):
             transcode(tensor_of(I2_S, scale=np.nan), SHAPE, I2_S, TQ2_0, name="t")
+        with pytest.raises(CorruptFile):
+            transcode(tensor_of(I2_S, scale=np.nan), SHAPE, I2_S, I2_S, name="t")
         with pytest.raises(CorruptFile):
             transcode(tensor_of(TQ1_0, scale=np.inf), SHAPE, TQ1_0, I2_S, name="t")
 

@@ -315,6 +315,14 @@ def test_an_architecture_that_the_engine_does_not_know(run: Quantize, tmp_path: 
     assert "strange" in caught.value.why
 
 
+@pytest.mark.parametrize("layers", [0, 513, 1 << 31])
+def test_layers_for_which_the_engine_would_end_the_process(run: Quantize, tmp_path: Path, layers: int) -> None:
+    source = write_llama(tmp_path / "hostile.gguf", keys={"llama.block_count": layers})
+    with pytest.raises(CorruptFile, match="is corrupt") as caught:
+        run(source, "Q4_0", dry_run=True)
+    assert f"{layers} layers" in caught.value.why
+
+
 def test_sizes() -> None:
     assert [parse_size(text) for text in ("1.8GB", "900M", "1.5 GiB", "42", "3kb")] == [
         1_800_000_000, 900_000_000, 1_610_612_736, 42, 3000,
