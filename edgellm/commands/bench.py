@@ -76,6 +76,8 @@ def bench(
               edgellm bench a.gguf b.gguf --batch 8
               edgellm bench bitnet.gguf --peer ~/ik_llama.cpp/build/bin/llama-bench --peer-model bitnet-iq2_bn.gguf
     """
+    from edgellm.engine.installed import require
+    from edgellm.engine.kernels import memory_reader
     from edgellm.files import locked
     from edgellm.measure import bench_contenders, bench_history
     from edgellm.measure.bench_plan import Plan
@@ -108,7 +110,8 @@ def bench(
             )
             contenders = bench_contenders.contenders(chosen, rivals, here.settings, report=report)
         with Interrupt() as interrupt, progress(quiet=silent) as report:
-            result = benchmark(contenders, plan, setting, Watch(report, interrupt.requested))
+            read = memory_reader(require(here.settings, here.stack).libraries)
+            result = benchmark(contenders, plan, setting, read, Watch(report, interrupt.requested))
         saved = bench_history.save(here.settings.benchmarks, result)
     if as_json:
         print_json(result)

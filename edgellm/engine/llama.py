@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.engine import kernels
 from edgellm.engine.base import ModelInfo, Sampling
 from edgellm.engine.installed import BUILD_COMMAND, InstalledEngine
-from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel
+from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel, UsageError
 from edgellm.progress import Progress, Report, silent
 
 GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR = 3, 4
@@ -46,6 +47,8 @@ class LlamaEngine:
         self._log = self._c.llama_log_callback(self._on_log)
         self._c.llama_log_set(self._log, None)
         self._c.llama_backend_init()
+        self.kernels = kernels.kernel_name(installed.libraries)
+        _require_kernels(os.environ.get(kernels.VARIABLE), self.kernels)
 
     @property
     def stamp(self) -> str:
@@ -404,6 +407,8 @@ def _import_bindings(installed: InstalledEngine) -> Any:
         package = ModuleType("llama_cpp")
         package.__path__ = [str(installed.bindings / "llama_cpp")]
         sys.modules["llama_cpp"] = package
+        # OpenMP's idle threads spin for milliseconds between two computations, on cores that others may need.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         with _environment("LLAMA_CPP_LIB_PATH", str(installed.libraries)):
             try:
                 loaded = importlib.import_module("llama_cpp.llama_cpp")
@@ -419,6 +424,16 @@ def _import_bindings(installed: InstalledEngine) -> Any:
             hint=f"{BUILD_COMMAND} --clean",
         )
     return loaded
+
+
+def _require_kernels(asked: str | None, used: str) -> None:
+    """Nobody who asks for one level of the kernels gets another one unnoticed."""
+    if asked and asked != used:
+        raise UsageError(
+            f"{kernels.VARIABLE}={asked[:40]}: this machine has no such kernels",
+            why=f"the best ones here are {used}",
+            hint=f"unset {kernels.VARIABLE}, or set it to stock",
+        )
 
 
 def _stamp_of(bindings: Any) -> str:
