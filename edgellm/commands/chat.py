@@ -29,6 +29,8 @@ def chat(
     model: Annotated[str, typer.Argument(help="A model's name, or the path of a GGUF file.")] = DEFAULT_MODEL,
     system: options.System = None,
     ctx_size: options.ContextSize = None,
+    kv: options.KVType = None,
+    max_memory: options.MaxMemory = None,
     max_tokens: options.MaxTokens = -1,
     threads: options.Threads = None,
     temp: options.Temperature = None,
@@ -49,6 +51,7 @@ def chat(
     """
     from edgellm.commands.answering import choose_sampling, load_model
     from edgellm.run.loading import LoadOptions
+    from edgellm.ui.units import parse_size
 
     here = workspace(offline=offline)
     path, recipe = here.model_file(model, quiet=quiet)
@@ -57,7 +60,8 @@ def chat(
     )
     if system is None and recipe is not None:
         system = recipe.system
-    loaded = load_model(here, path, LoadOptions(ctx_size, threads, system, force), quiet=quiet)
+    cap = parse_size(max_memory, "--max-memory") if max_memory else None
+    loaded = load_model(here, path, LoadOptions(ctx_size, threads, system, force, kv, cap), quiet=quiet)
     _ = loaded.session.template  # a model without one is refused before anything is typed
     conversation = Conversation(model, loaded, sampling, max_tokens, live=not quiet)
     if sys.stdin.isatty() and sys.stdout.isatty():
@@ -85,7 +89,8 @@ class Conversation:
         from edgellm.ui.units import count
 
         info, context = self._loaded.session.model.info, self._loaded.session.context
-        about = f"{self._name}  {count(info.n_params)} {info.quant}  {context.n_ctx:,} tokens"
+        cache = "" if self._loaded.kv_type == "F16" else f" in {self._loaded.kv_type.lower()}"
+        about = f"{self._name}  {count(info.n_params)} {info.quant}  {context.n_ctx:,} tokens{cache}"
         keys = "/help   Ctrl-C stops the answer   Ctrl-D leaves"
         note(f"{about}  {self._loaded.n_threads} threads      {keys}")
         prompt = ChatPrompt(status=self._status, words=HELP)

@@ -16,6 +16,8 @@ def run(
     system: options.System = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
     ctx_size: options.ContextSize = None,
+    kv: options.KVType = None,
+    max_memory: options.MaxMemory = None,
     max_tokens: options.MaxTokens = -1,
     threads: options.Threads = None,
     temp: options.Temperature = None,
@@ -43,6 +45,7 @@ def run(
     from edgellm.ui.console import print_json, stderr
     from edgellm.ui.interrupt import Interrupt
     from edgellm.ui.live import final_lines
+    from edgellm.ui.units import parse_size
 
     text = "\n\n".join(part for part in (prompt, piped_input()) if part.strip())
     if not text:
@@ -54,7 +57,8 @@ def run(
     )
     if system is None and recipe is not None:
         system = recipe.system
-    load_options = LoadOptions(ctx_size, threads, system, force)
+    cap = parse_size(max_memory, "--max-memory") if max_memory else None
+    load_options = LoadOptions(ctx_size, threads, system, force, kv, cap)
     loaded = load_model(here, path, load_options, quiet=quiet or as_json)
     with Interrupt() as interrupt:
         answer = loaded.session.complete if raw else loaded.session.ask
@@ -62,7 +66,14 @@ def run(
         answer_text, numbers = stream_answer(events, loaded, show=not as_json, live=not quiet)
     if as_json:
         print_json(
-            {"model": model, "text": answer_text, "threads": loaded.n_threads, "sampling": sampling, "stats": numbers}
+            {
+                "model": model,
+                "text": answer_text,
+                "threads": loaded.n_threads,
+                "kv_type": loaded.kv_type,
+                "sampling": sampling,
+                "stats": numbers,
+            }
         )
     elif stats:
         stderr().print(final_lines(numbers))

@@ -46,12 +46,12 @@ class TensorInfo:
 class GGUFFile:
     """An open GGUF file. Closing it invalidates the metadata and arrays that were not read yet."""
 
-    def __init__(self, path: Path, data: Buffer, header: Header, tensors: dict[str, TensorInfo]) -> None:
+    def __init__(self, path: Path, data: Buffer, header: Header, tensors: dict[str, TensorInfo], size: int) -> None:
         self.path = path
         self.version = header.version
         self.alignment = header.alignment
         self.data_offset = header.data_offset
-        self.size = len(data)
+        self.size = size
         self.metadata: Metadata = header.metadata
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(tensors)
         self._data = data
@@ -71,7 +71,16 @@ class GGUFFile:
         except BaseException:
             _close(data)
             raise
-        return cls(path, data, header, tensors)
+        return cls(path, data, header, tensors, len(data))
+
+    @classmethod
+    def of_prefix(cls, data: bytes, *, file_size: int, name: str) -> GGUFFile:
+        """The same from the first bytes of a file of `file_size` bytes: everything but the tensors' own bytes.
+
+        Raises HeaderIncomplete when a longer prefix is needed, else as `open`.
+        """
+        header = parse_header(data, file_size=file_size, name=name)
+        return cls(Path(name), data, header, check_tensors(header, file_size=file_size, name=name), file_size)
 
     def close(self) -> None:
         """Unmap the file; does nothing while arrays of `tensor_bytes` are alive."""
