@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgellm.commands import chat, convert, doctor, engine, overview, pull, quality, quantize, rm, run, show
+from edgellm.commands import chat, convert, doctor, engine, fit, overview, pull, quality, quantize, rm, run, show
 from edgellm.commands import list as list_command
 from edgellm.errors import DiskFull, EdgellmError, FileAccessError
 from edgellm.settings import is_true
@@ -134,6 +134,7 @@ app.command()(pull.pull)
 app.command("list")(list_command.list_models)
 app.command("ls", hidden=True)(list_command.list_models)
 app.command()(show.show)
+app.command()(fit.fit)
 app.command()(quality.quality)
 app.command()(rm.rm)
 app.command()(convert.convert)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgellm.errors import CorruptFile
 from edgellm.formats.gguf_file import TensorInfo
@@ -17,6 +18,7 @@ from edgellm.formats.json_object import parse_object
 from edgellm.formats.quant_types import QuantType, find_named, named_type, tensor_nbytes
 from edgellm.models.outline import MAX_LAYERS, Outline, is_encoder
 
+MAX_CONFIG_BYTES = 1 << 20
 _MAX_SIZE = 1 << 24
 # Both spellings of a size in config.json: Llama's and its descendants', and the first Qwen's.
 _NAMES = {
@@ -144,3 +146,13 @@ def _size(config: Mapping[str, object], keys: tuple[str, ...], name: str, defaul
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _MAX_SIZE:
         raise CorruptFile(f"config.json of {name} is not valid", why=f"{keys[0]} is {value!r:.60}")
     return value
+
+
+def read_checkpoint_outline(directory: Path, quant: str | None = None) -> Outline:
+    """The outline of what `edgellm convert` makes of a checkpoint directory: F16 unless told otherwise."""
+    path = directory / "config.json"
+    with path.open("rb") as file:
+        data = file.read(MAX_CONFIG_BYTES + 1)
+    if len(data) > MAX_CONFIG_BYTES:
+        raise CorruptFile(f"{path} is not valid", why=f"it has more than {MAX_CONFIG_BYTES:,} bytes")
+    return planned(Sizes.of_config(data, name=directory.resolve().name), quant or "F16")
