@@ -18,7 +18,24 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgellm.commands import chat, convert, doctor, engine, fit, overview, pull, quality, quantize, rm, run, show
+from edgellm.commands import (
+    chat,
+    completion,
+    convert,
+    doctor,
+    engine,
+    fit,
+    import_model,
+    overview,
+    prune,
+    pull,
+    quality,
+    quantize,
+    rm,
+    run,
+    show,
+    verify,
+)
 from edgellm.commands import list as list_command
 from edgellm.errors import DiskFull, EdgellmError, FileAccessError
 from edgellm.settings import is_true
@@ -135,12 +152,16 @@ app.command("list")(list_command.list_models)
 app.command("ls", hidden=True)(list_command.list_models)
 app.command()(show.show)
 app.command()(fit.fit)
+app.command("import")(import_model.import_model)
+app.command()(verify.verify)
 app.command()(quality.quality)
 app.command()(rm.rm)
+app.command()(prune.prune)
 app.command()(convert.convert)
 app.command()(quantize.quantize)
 app.add_typer(engine.app, name="engine")
 app.command()(doctor.doctor)
+app.command()(completion.completion)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgellm.commands.completion import model_names
 from edgellm.commands.workspace import workspace
 from edgellm.ui import options
 
@@ -26,7 +27,9 @@ HELP = {
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="A model's name, or the path of a GGUF file.")] = DEFAULT_MODEL,
+    model: Annotated[
+        str, typer.Argument(help="A model's name, or the path of a GGUF file.", autocompletion=model_names)
+    ] = DEFAULT_MODEL,
     system: options.System = None,
     ctx_size: options.ContextSize = None,
     kv: options.KVType = None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgellm.commands.completion import model_names
 from edgellm.commands.workspace import Workspace, workspace
 from edgellm.ui import options
 
@@ -19,7 +20,11 @@ EXIT_DOES_NOT_FIT = 5
 
 def fit(
     model: Annotated[
-        str, typer.Argument(help="A model's name, a repository on the Hub, a GGUF file, or a checkpoint's directory.")
+        str,
+        typer.Argument(
+            help="A model's name, a repository on the Hub, a GGUF file, or a checkpoint's directory.",
+            autocompletion=model_names,
+        ),
     ],
     ctx_size: Annotated[
         int | None, typer.Option("--ctx-size", "-c", min=8, help="Context in tokens, for each slot. [default: 4096]")

@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
+from edgellm.commands.completion import model_names
 from edgellm.commands.workspace import piped_input, workspace
 from edgellm.ui import options
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A model's name, or the path of a GGUF file.")],
+    model: Annotated[
+        str, typer.Argument(help="A model's name, or the path of a GGUF file.", autocompletion=model_names)
+    ],
     prompt: Annotated[str, typer.Argument(help="The question; piped input is appended.")] = "",
     system: options.System = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgellm.commands.completion import installed_names
 from edgellm.commands.workspace import workspace
 from edgellm.ui import options
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def show(
-    model: Annotated[str, typer.Argument(help="An installed model, or the path of a GGUF file.")],
+    model: Annotated[
+        str, typer.Argument(help="An installed model, or the path of a GGUF file.", autocompletion=installed_names)
+    ],
     tensors: Annotated[
         bool, typer.Option("--tensors", help="Also every tensor: type, shape, size, bits a weight, ternary scales.")
     ] = False,

@@ -6,6 +6,7 @@ here.store.get("smollm2")
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from functools import cached_property
@@ -46,6 +47,14 @@ class Workspace:
         from edgellm.models.store import Store
 
         return Store(self.settings.models)
+
+    @property
+    def hub_cache(self) -> Path:
+        """The Hugging Face cache, which other tools share (HF_HUB_CACHE, HF_HOME); found without their library."""
+        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
+        place = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+        return Path(os.path.expandvars(os.path.expanduser(place))).absolute()  # noqa: PTH111, as huggingface_hub does
 
     def engine(self) -> LlamaEngine:
         """The engine, loaded into this process; `EngineMissing` when there is none."""

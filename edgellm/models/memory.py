@@ -28,7 +28,7 @@ N_BATCH = 256
 # The engine rounds a context up to a multiple of this.
 CONTEXT_PADDING = 256
 # Resident size of the process without a model, measured: 60 MB, and what the libraries allocate as they work.
-SLACK = 70_000_000
+SLACK = 62_000_000
 # One token of the vocabulary, or one merge, in the engine's tables, measured: 46 MB for 303,000 of them.
 WORD_BYTES = 152
 # Activations of one token alive at once, in multiples of (n_embd + n_ff), float32.
