@@ -67,10 +67,14 @@ def chat(
     loaded = load_model(here, path, LoadOptions(ctx_size, threads, system, force, kv, cap), quiet=quiet)
     _ = loaded.session.template  # a model without one is refused before anything is typed
     conversation = Conversation(model, loaded, sampling, max_tokens, live=not quiet)
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        conversation.talk()
-    else:
-        conversation.answer_pipe()
+    try:
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            conversation.talk()
+        else:
+            conversation.answer_pipe()
+    finally:
+        if conversation.stats is not None:
+            here.used(path, conversation.stats)
 
 
 class Conversation:
@@ -82,7 +86,7 @@ class Conversation:
         self._sampling = sampling
         self._max_tokens = max_tokens
         self._live = live
-        self._stats: Stats | None = None
+        self.stats: Stats | None = None
 
     def talk(self) -> None:
         """Read from the terminal until the user leaves."""
@@ -130,13 +134,13 @@ class Conversation:
 
         with Interrupt() as interrupt:
             events = self._loaded.session.ask(text, self._sampling, Limits(self._max_tokens, interrupt.requested))
-            _, self._stats = stream_answer(events, self._loaded, show=True, live=self._live)
+            _, self.stats = stream_answer(events, self._loaded, show=True, live=self._live)
         explained = {
             "interrupted": "[stopped]",
             "length": f"[stopped after {self._max_tokens} tokens, as --max-tokens says]",
             "context": "[the context is full; /clear starts over, --ctx-size makes it larger]",
         }
-        if ended := explained.get(self._stats.finish_reason):
+        if ended := explained.get(self.stats.finish_reason):
             note(ended)
 
     def _command(self, text: str) -> None:
@@ -152,7 +156,7 @@ class Conversation:
                     + '\n"""      begins and ends a message of several lines'
                 )
             case "/stats":
-                note(final_lines(self._stats) if self._stats else "nothing has been answered yet")
+                note(final_lines(self.stats) if self.stats else "nothing has been answered yet")
             case "/system" if not argument.strip():
                 note(self._loaded.session.system or "no system message but the chat template's own")
             case "/system":
@@ -168,4 +172,4 @@ class Conversation:
     def _status(self) -> str:
         from edgellm.ui.live import status_line
 
-        return status_line(self._stats) if self._stats else ""
+        return status_line(self.stats) if self.stats else ""

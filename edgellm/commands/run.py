@@ -67,6 +67,7 @@ def run(
         answer = loaded.session.complete if raw else loaded.session.ask
         events = answer(text, sampling, Limits(max_tokens, interrupt.requested))
         answer_text, numbers = stream_answer(events, loaded, show=not as_json, live=not quiet)
+    here.used(path, numbers)
     if as_json:
         print_json(
             {

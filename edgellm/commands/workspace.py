@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgellm.engine.patches import PatchStack
     from edgellm.models.recipe import Recipe
     from edgellm.models.store import Store
+    from edgellm.run.telemetry import Stats
 
 
 class Workspace:
@@ -83,6 +84,13 @@ class Workspace:
             raise CorruptFile(f"{found.path} is not whole", why=f"it should have {found.size} bytes", hint=hint)
         known = found.name in recipe_names(self.recipe_directories)
         return found.path, find_recipe(found.name, self.recipe_directories) if known else None
+
+    def used(self, path: Path, stats: Stats) -> None:
+        """Remember when an installed model was used, and how fast it was, for `list`."""
+        from edgellm.models.usage import record
+
+        if any(model.path == path for model in self.store.all()):
+            record(self.settings.usage, path, decode_rate=stats.decode_rate)
 
 
 def workspace(*, offline: bool = False) -> Workspace:
