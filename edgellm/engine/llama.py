@@ -348,6 +348,8 @@ def _import_bindings(installed: InstalledEngine) -> Any:
     we do not use. Hence the bare package module put in its place.
     """
     loaded = sys.modules.get("llama_cpp.llama_cpp")
+    # Or an abort of the engine would start a debugger on this process, if one is installed.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     if loaded is None:
         package = ModuleType("llama_cpp")
         package.__path__ = [str(installed.bindings / "llama_cpp")]

@@ -6,6 +6,7 @@ with GGUFFile.open("model.gguf") as model:
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from types import MappingProxyType, TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel
+from edgellm.errors import CorruptFile, DoesNotFit, EdgellmError, ModelNotFound, UnsupportedModel
 from edgellm.formats.gguf_header import MAX_TENSORS, Header, RawTensor, parse_header
 from edgellm.formats.gguf_metadata import Buffer, GGUFArray, Metadata, Value
 from edgellm.formats.quant_types import RETIRED_IDS, QuantType, find_type, tensor_nbytes
@@ -248,6 +249,10 @@ def _map(path: Path) -> Buffer:
     except FileNotFoundError:
         raise ModelNotFound(f"there is no file {path}", path=str(path)) from None
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            size = path.stat().st_size
+            why = f"{size / 1e9:.2f} GB of address space are needed to open it, and a limit is set (ulimit -v)"
+            raise DoesNotFit(f"there is too little memory for {path.name}", why=why, needed=size) from None
         raise EdgellmError(f"{path} cannot be read", why=error.strerror or str(error), path=str(path)) from None
 
 

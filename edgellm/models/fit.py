@@ -27,6 +27,7 @@ from edgellm.models.memory import (
     choose_context,
     estimate,
     require_fit,
+    within_address_space,
 )
 from edgellm.models.outline import Outline, cache_type
 
@@ -162,7 +163,8 @@ def choose_plan(
 
     Raises:
         ContextTooLarge, UnsupportedModel: as `judge`.
-        DoesNotFit: it does not fit, with the numbers and what would (unless `force`).
+        DoesNotFit: it does not fit, with the numbers and what would (unless `force`,
+            which helps against an estimate and not against a limit of the address space: the engine would abort).
     """
     wanted = RunPlan(
         n_ctx=choose_context(outline.n_ctx_train, n_ctx),
@@ -175,7 +177,7 @@ def choose_plan(
         for plan in _smaller_plans(outline, wanted, free_context=n_ctx is None, free_cache=kv_type is None):
             if estimate(outline, plan).fits(room):
                 return plan
-    if not force:
+    if not force or not within_address_space(estimate(outline, wanted), room):
         refuse_unless_fitting(judge(outline, wanted, room), wanted, room)
     return wanted
 

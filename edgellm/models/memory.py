@@ -35,6 +35,8 @@ WORD_BYTES = 152
 ACTIVATIONS = 4
 # The attention mask, for each pair of a token in the batch and one in the cache: float32, and float16 of it.
 MASK_BYTES = 6
+# What else is allocated while a model is loaded and run, measured: graphs, tables, buffers of the libraries.
+WORKING_SPACE = 48_000_000
 # What a thread takes of the address space.
 STACK_BYTES = 8 << 20
 
@@ -74,7 +76,12 @@ class MemoryNeed:
 
     def fits(self, room: Room) -> bool:
         """Whether there is so much room."""
-        return self.total <= room.available and (room.address_space is None or self.address_space <= room.address_space)
+        return self.total <= room.available and within_address_space(self, room)
+
+
+def within_address_space(need: MemoryNeed, room: Room) -> bool:
+    """Whether a hard limit of the address space, if there is one, is kept."""
+    return room.address_space is None or need.address_space <= room.address_space
 
 
 def choose_context(n_ctx_train: int, asked: int | None) -> int:
@@ -113,7 +120,7 @@ def estimate(outline: Outline, plan: RunPlan, use: Kernels | None = None) -> Mem
     compute = activations + mask + 4 * plan.n_outputs * outline.n_vocab
     slack = SLACK + WORD_BYTES * outline.n_words
     reserved = activations + mask + 4 * n_batch * outline.n_vocab + plan.n_threads * STACK_BYTES
-    address_space = outline.n_bytes + copied + kv_cache + reserved + slack
+    address_space = outline.n_bytes + copied + kv_cache + reserved + slack - SLACK + WORKING_SPACE
     return MemoryNeed(mapped, copied, kv_cache, compute, slack, address_space)
 
 
