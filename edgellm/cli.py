@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgellm.commands import chat, convert, doctor, engine, overview, pull, quality, quantize, rm, run, show
+from edgellm.commands import chat, convert, doctor, engine, overview, pull, quality, quantize, rm, run, search, show
 from edgellm.commands import list as list_command
 from edgellm.errors import DiskFull, EdgellmError, FileAccessError
 from edgellm.settings import is_true
@@ -133,6 +133,7 @@ app.command()(chat.chat)
 app.command()(pull.pull)
 app.command("list")(list_command.list_models)
 app.command("ls", hidden=True)(list_command.list_models)
+app.command()(search.search)
 app.command()(show.show)
 app.command()(quality.quality)
 app.command()(rm.rm)

@@ -30,7 +30,7 @@ def show(
     """
     from edgellm.errors import ModelNotFound
     from edgellm.formats.gguf_file import GGUFFile
-    from edgellm.models.recipe import Recipe
+    from edgellm.models.recipe import Choice
     from edgellm.models.resolve import resolve
     from edgellm.models.store import InstalledModel
     from edgellm.ui.console import print_fields, print_json
@@ -39,8 +39,9 @@ def show(
 
     here = workspace()
     found = resolve(model, here.store, here.recipe_directories)
-    if isinstance(found, Recipe):
-        raise ModelNotFound(f"{model} is not on this machine yet", why=found.summary, hint=f"edgellm pull {model}")
+    if isinstance(found, Choice):
+        why = found.recipe.summary if found.recipe else f"it may be {found.source} on the Hub"
+        raise ModelNotFound(f"{model} is not on this machine yet", why=why, hint=f"edgellm pull {model}")
     path = found.path if isinstance(found, InstalledModel) else found
     with GGUFFile.open(path) as gguf:
         types = Counter(info.type.name for info in gguf.tensors.values())

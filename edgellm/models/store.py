@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from edgellm.errors import ModelNotFound
 from edgellm.files import write_atomically
@@ -16,8 +17,25 @@ from edgellm.suggest import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A further file of a model that comes in several."""
+
+    path: Path
+    size: int
+    sha256: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file still has the size it was installed with; cheap, unlike its sha256."""
+        return self.path.is_file() and self.path.stat().st_size == self.size
+
+
+@dataclass(frozen=True, slots=True)
 class InstalledModel:
-    """A model file with a name; `sha256` is what the file had when it was installed."""
+    """A model file with a name; `sha256` is what the file had when it was installed.
+
+    `parts` are the second and later files of a split model; the engine finds them beside the first.
+    """
 
     name: str
     path: Path
@@ -25,11 +43,17 @@ class InstalledModel:
     sha256: str
     source: str
     installed: str
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def files(self) -> tuple[Part, ...]:
+        """All files, the first one first."""
+        return (Part(self.path, self.size, self.sha256), *self.parts)
 
     @property
     def is_whole(self) -> bool:
-        """Whether the file still has the size it was installed with; cheap, unlike its sha256."""
-        return self.path.is_file() and self.path.stat().st_size == self.size
+        """Whether all files still have the sizes they were installed with; cheap, unlike their sha256."""
+        return all(part.is_whole for part in self.files)
 
 
 class Store:
@@ -40,15 +64,19 @@ class Store:
 
     def file_path(self, name: str, filename: str) -> Path:
         """Where the file of a model belongs."""
-        return self.directory / name / filename
+        return self.directory / _as_file_name(name) / filename
+
+    def lock_path(self, name: str) -> Path:
+        """The lock to hold while a model of that name is made or changed."""
+        return self.directory / f".{_as_file_name(name)}.lock"
 
     def names(self) -> list[str]:
         """Names of the installed models, without reading the manifests."""
-        return sorted(path.stem for path in self.directory.glob("*.json"))
+        return sorted(unquote(path.stem) for path in self.directory.glob("*.json"))
 
     def list(self) -> list[InstalledModel]:
         """All installed models by name; a manifest that cannot be read, or whose file is gone, is left out."""
-        found = (self._load(self.directory / f"{name}.json") for name in self.names())
+        found = (self._load(self._manifest(name)) for name in self.names())
         return [model for model in found if model is not None and model.path.is_file()]
 
     def find(self, name: str) -> InstalledModel | None:
@@ -72,9 +100,8 @@ class Store:
 
     def add(self, model: InstalledModel) -> None:
         """Make a file that is in place known under its name."""
-        inside = model.path.is_relative_to(self.directory)
-        # Relative inside the store, so that the store can be moved.
-        data = {**asdict(model), "path": str(model.path.relative_to(self.directory) if inside else model.path)}
+        parts = [{**asdict(part), "path": self._stored(part.path)} for part in model.parts]
+        data = {**asdict(model), "path": self._stored(model.path), "parts": parts}
         write_atomically(self._manifest(model.name), json.dumps(data, indent=2).encode())
 
     def remove(self, model: InstalledModel) -> int:
@@ -91,16 +118,28 @@ class Store:
             model.path.parent.rmdir()
         return size
 
+    def _stored(self, path: Path) -> str:
+        """Relative inside the store, so that the store can be moved."""
+        return str(path.relative_to(self.directory) if path.is_relative_to(self.directory) else path)
+
     def _manifest(self, name: str) -> Path:
-        return self.directory / f"{name}.json"
+        return self.directory / f"{_as_file_name(name)}.json"
 
     def _load(self, manifest: Path) -> InstalledModel | None:
         try:
             data = json.loads(manifest.read_text(encoding="utf-8"))
-            return InstalledModel(**{**data, "path": self.directory / data["path"]})
+            parts = tuple(
+                Part(**{**part, "path": self.directory / part["path"]}) for part in dict(data).get("parts", ())
+            )
+            return InstalledModel(**{**data, "path": self.directory / data["path"], "parts": parts})
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
 
 def _is_plain(name: str) -> bool:
-    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
+    return name not in ("", ".", "..") and "\0" not in name
+
+
+def _as_file_name(name: str) -> str:
+    """A name with slashes (user/repo:Q4_K_M) as the name of one file."""
+    return quote(name, safe=":+@ ")
