@@ -35,6 +35,7 @@ from edgellm.commands import (
     quantize,
     rm,
     run,
+    search,
     show,
     verify,
 )
@@ -165,6 +166,7 @@ app.command()(chat.chat)
 app.command()(pull.pull)
 app.command("list")(list_command.list_models)
 app.command("ls", hidden=True)(list_command.list_models)
+app.command()(search.search)
 app.command()(show.show)
 app.command()(fit.fit)
 app.command("import")(import_model.import_model)

@@ -75,8 +75,8 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def require_space(path: Path, needed: int, *, purpose: str) -> None:
-    """Raise `DiskFull` unless `needed` bytes are free where `path` is or will be."""
+def require_space(path: Path, needed: int, *, purpose: str, setting: str = "EDGELLM_HOME") -> None:
+    """Raise `DiskFull` unless `needed` bytes are free where `path` is or will be; `setting` moves that place."""
     place = path
     while not place.exists():
         place = place.parent
@@ -84,7 +84,7 @@ def require_space(path: Path, needed: int, *, purpose: str) -> None:
     if free < needed:
         raise DiskFull(
             f"{purpose} needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB is free on the disk of {place}",
-            hint="free some space, or set EDGELLM_HOME to a directory on a larger disk",
+            hint=f"free some space, or set {setting} to a directory on a larger disk",
             path=str(place),
             needed=needed,
             free=free,

@@ -78,9 +78,7 @@ def fit(
 def _outline(here: Workspace, model: str, *, quiet: bool) -> Outline:
     from edgellm.models.elsewhere import outline_elsewhere
     from edgellm.models.fit import read_outline
-    from edgellm.models.hub import Hub
     from edgellm.models.planned import read_checkpoint_outline
-    from edgellm.models.recipe import Recipe
     from edgellm.models.resolve import resolve
     from edgellm.models.store import InstalledModel
     from edgellm.ui.progress import progress
@@ -93,8 +91,7 @@ def _outline(here: Workspace, model: str, *, quiet: bool) -> Outline:
     if isinstance(found, InstalledModel):
         return read_outline(found.path, found.name)
     with progress(quiet=quiet) as report:
-        choice = found.choose() if isinstance(found, Recipe) else found
-        return outline_elsewhere(choice, Hub.from_environment(offline=here.settings.offline), report=report)
+        return outline_elsewhere(found, here.hub, report=report)
 
 
 def _print(answer: Fit) -> None:

@@ -23,7 +23,7 @@ def list_models(
               edgellm list --available
     """
     from edgellm.ui.console import note, print_json, print_table
-    from edgellm.ui.units import count, size
+    from edgellm.ui.units import count
 
     here = workspace()
     if available:
@@ -34,10 +34,17 @@ def list_models(
             print_json([recipe.model_dump(mode="json", exclude_none=True) for recipe in recipes])
             return
         rows = [
-            (r.name, r.quant, size(r.file.size), count(r.parameters), f"{r.context:,}", r.licence, r.summary)
+            (
+                r.name,
+                ", ".join(r.choices),
+                count(r.parameters) if r.parameters else "",
+                f"{r.context:,}" if r.context else "",
+                r.licence,
+                r.summary,
+            )
             for r in recipes
         ]
-        print_table(("NAME", "TYPE", "SIZE", "PARAMS", "CONTEXT", "LICENCE", "WHAT"), rows, right=(2, 3, 4))
+        print_table(("NAME", "TYPE", "PARAMS", "CONTEXT", "LICENCE", "WHAT"), rows, right=(2, 3))
         return
     models = listed(here)
     if as_json:

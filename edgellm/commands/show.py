@@ -37,7 +37,7 @@ def show(
     from edgellm.machine import memory
     from edgellm.models.fit import largest_context, read_outline
     from edgellm.models.memory import RunPlan, choose_context, estimate
-    from edgellm.models.recipe import Recipe
+    from edgellm.models.recipe import Choice
     from edgellm.models.resolve import resolve
     from edgellm.models.store import InstalledModel
     from edgellm.models.usage import read_usage
@@ -47,8 +47,9 @@ def show(
 
     here = workspace()
     found = resolve(model, here.store, here.recipe_directories)
-    if isinstance(found, Recipe):
-        raise ModelNotFound(f"{model} is not on this machine yet", why=found.summary, hint=f"edgellm pull {model}")
+    if isinstance(found, Choice):
+        why = found.recipe.summary if found.recipe else f"it may be {found.source} on the Hub"
+        raise ModelNotFound(f"{model} is not on this machine yet", why=why, hint=f"edgellm pull {model}")
     path = found.path if isinstance(found, InstalledModel) else found
     outline = read_outline(path, model)
     plan = RunPlan(choose_context(outline.n_ctx_train, None))

@@ -19,8 +19,11 @@ from edgellm.settings import Settings, resource_directory
 if TYPE_CHECKING:
     from edgellm.engine.llama import LlamaEngine
     from edgellm.engine.patches import PatchStack
-    from edgellm.models.recipe import Recipe
-    from edgellm.models.store import Store
+    from edgellm.models.hub import Hub
+    from edgellm.models.pull import PullPlan
+    from edgellm.models.recipe import Choice, Recipe
+    from edgellm.models.store import InstalledModel, Store
+    from edgellm.progress import Report
     from edgellm.run.telemetry import Stats
 
 
@@ -64,26 +67,53 @@ class Workspace:
 
         return LlamaEngine(require(self.settings, self.stack))
 
+    @cached_property
+    def hub(self) -> Hub:
+        """The Hugging Face Hub, or the mirror that the environment names."""
+        from edgellm.models.hub import Hub
+
+        return Hub.from_environment(offline=self.settings.offline)
+
+    def choice(self, name: str) -> Choice:
+        """What there is to pull under a name; `ModelNotFound` suggests the nearest recipe."""
+        from edgellm.models.recipe import recipe_names
+        from edgellm.models.resolve import find_choice, not_found
+
+        found = find_choice(name, self.recipe_directories)
+        if found is None:
+            raise not_found(name, recipe_names(self.recipe_directories))
+        return found
+
+    def pull(self, plan: PullPlan, *, force: bool, report: Report) -> InstalledModel:
+        """Fetch what a plan names, and convert it if it says so."""
+        from edgellm.weights.pulling import Pulling
+
+        return Pulling(self.hub, self.store, self.settings, self.engine).pull(plan, force=force, report=report)
+
     def model_file(self, name: str, *, quiet: bool) -> tuple[Path, Recipe | None]:
         """The file that a model name stands for, pulled first if need be, and its recipe if there is one."""
-        from edgellm.engine.installed import require
-        from edgellm.models.pull import pull
-        from edgellm.models.recipe import Recipe, find_recipe, recipe_names
-        from edgellm.models.resolve import resolve
-        from edgellm.ui.progress import progress
+        from edgellm.models.resolve import recipe_of, resolve
+        from edgellm.models.store import InstalledModel
 
         found = resolve(name, self.store, self.recipe_directories)
         if isinstance(found, Path):
             return found, None
-        if isinstance(found, Recipe):
-            require(self.settings, self.stack)  # before a download that would be of no use without an engine
-            with progress(quiet=quiet) as report:
-                return pull(found, self.store, self.settings, report=report).path, found
+        if not isinstance(found, InstalledModel):
+            return self._pulled(found, quiet=quiet).path, found.recipe
         if not found.is_whole:
             hint = f"edgellm pull --force {found.name}"
             raise CorruptFile(f"{found.path} is not whole", why=f"it should have {found.size} bytes", hint=hint)
-        known = found.name in recipe_names(self.recipe_directories)
-        return found.path, find_recipe(found.name, self.recipe_directories) if known else None
+        choice = recipe_of(found.name, self.recipe_directories)
+        return found.path, choice.recipe if choice else None
+
+    def _pulled(self, choice: Choice, *, quiet: bool) -> InstalledModel:
+        from edgellm.engine.installed import require
+        from edgellm.models.pull import make_plan
+        from edgellm.ui.progress import progress
+
+        require(self.settings, self.stack)  # before a download that would be of no use without an engine
+        with progress(quiet=quiet) as report:
+            return self.pull(make_plan(choice, self.hub, report=report), force=False, report=report)
 
     def used(self, path: Path, stats: Stats) -> None:
         """Remember when an installed model was used, and how fast it was, for `list`."""

@@ -144,7 +144,7 @@ class Hub:
         place = f"{self.endpoint}/api/models/{quote(repo)}/revision/{quote(revision, safe='')}"
         data = self._json(place, {"blobs": "true"}, _Wanted(repo, revision), report)
         try:
-            files = {entry["rfilename"]: _size(entry) for entry in data["siblings"][:MAX_FILES]}
+            files = {_safe(entry["rfilename"]): _size(entry) for entry in data["siblings"][:MAX_FILES]}
             card = data.get("cardData")
             licence = card.get("license") if isinstance(card, dict) else None
             return Repository(repo, _commit(data["sha"]), files, licence if isinstance(licence, str) else None)
@@ -176,6 +176,8 @@ class Hub:
         Raises ModelNotFound (no such repository, revision or file), AccessDenied, NetworkError.
         """
         wanted = _Wanted(repo, revision, name)
+        if not _is_safe(name):
+            raise ModelNotFound(f"{name[:200]!r} is no name of a file", repo=repo)
         url = hf_hub_url(repo, name, revision=revision, endpoint=self.endpoint)
         headers = self._persist(lambda: self._head(url, wanted), report)
         linked = headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG) or headers.get("ETag") or ""
@@ -470,6 +472,22 @@ def _commit(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{40}", value):
         raise ValueError("no commit id")
     return value
+
+
+def _is_safe(name: object) -> bool:
+    """Whether a file of that name stays inside the directory of its repository."""
+    return (
+        isinstance(name, str)
+        and len(name) <= 1000
+        and not re.search(r"[\\\x00-\x1f]", name)
+        and all(part not in ("", ".", "..") for part in name.split("/"))
+    )
+
+
+def _safe(name: object) -> str:
+    if not isinstance(name, str) or not _is_safe(name):
+        raise ValueError(f"no name of a file: {name!r}")
+    return name
 
 
 def _size(entry: Mapping[str, Any]) -> int | None:

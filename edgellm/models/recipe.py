@@ -222,7 +222,9 @@ class Recipe(_Strict):
         found = next((quant for quant in self.quants if quant.lower() == wanted), None)
         if found is None:
             self._refuse(label or "")
-        return Choice(f"{self.name}:{found}", self.source, found, None, self.convert, self)
+        # Of a checkpoint another type is made, by whichever way leads there.
+        convert = self.convert and self.convert.model_copy(update={"outtype": None, "quantize": None})
+        return Choice(f"{self.name}:{found}", self.source, found, None, convert, self)
 
     def _refuse(self, label: str) -> None:
         guess = did_you_mean(label.upper(), self.choices) or did_you_mean(label, self.choices)
@@ -281,6 +283,13 @@ _TABLES: dict[str, type[BaseModel]] = {
     "shape": ModelShape,
     "scores": Score,
 }
+
+
+def matches(recipe: Recipe, words: Iterable[str]) -> bool:
+    """Whether all words are found in what a recipe says of itself."""
+    texts = (recipe.name, recipe.summary, recipe.licence, recipe.architecture, recipe.homepage, *recipe.choices)
+    everything = " ".join((*texts, *recipe.languages)).lower()
+    return all(word.lower() in everything for word in words)
 
 
 def recipe_names(directories: Iterable[Path]) -> list[str]:

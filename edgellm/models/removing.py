@@ -93,7 +93,12 @@ def _in_store(store: Store) -> Iterator[Leftover]:
         if not model.path.is_file():
             yield Leftover(store.manifest(model.name), 0, "the model's file is gone", (store.lock_path(model.name),))
     known = {part.path for model in models.values() for part in model.files}
-    for directory in sorted(path for path in store.directory.glob("*/") if path.is_dir()):
+    for directory in sorted(path for path in store.directory.glob("*") if path.is_dir()):
+        if directory.suffix == ".work":
+            yield Leftover(
+                directory, _size_below(directory), "an unfinished conversion", (directory.with_suffix(".lock"),)
+            )
+            continue
         lock = store.directory / f".{directory.name}.lock"
         for path in sorted(path for path in directory.rglob("*") if not path.is_dir()):
             if path not in known:
@@ -104,8 +109,7 @@ def _in_store(store: Store) -> Iterator[Leftover]:
 
 def _in_downloads(downloads: Path) -> Iterator[Leftover]:
     for path in downloads.glob("pip-*/"):
-        size = sum(_size(part) for part in path.rglob("*") if part.is_file())
-        yield Leftover(path, size, "an unfinished download", tuple(downloads.glob("*.lock")))
+        yield Leftover(path, _size_below(path), "an unfinished download", tuple(downloads.glob("*.lock")))
 
 
 def _in_hub_cache(hub_cache: Path) -> Iterator[Leftover]:
@@ -154,6 +158,10 @@ def _erase(path: Path) -> None:
     path.unlink(missing_ok=True)
     if path.parent.is_dir() and not any(path.parent.iterdir()) and path.parent.name != "blobs":
         path.parent.rmdir()
+
+
+def _size_below(directory: Path) -> int:
+    return sum(_size(path) for path in directory.rglob("*") if path.is_file())
 
 
 def _size(path: Path) -> int:
