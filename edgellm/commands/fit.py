@@ -65,7 +65,7 @@ def fit(
     outline = _outline(here, model, quiet=quiet or as_json)
     n_ctx = choose_context(outline.n_ctx_train, ctx_size)
     plan = RunPlan(n_ctx, slots, kind, n_threads=threads or usable_cores())
-    others = offers(dict(load_recipes(here.recipe_directories)), without=model.partition(":")[0])
+    others = offers(load_recipes(here.recipe_directories).values(), without=model.partition(":")[0])
     answer = judge(outline, plan, room, others)
     if as_json:
         print_json(answer)
@@ -76,9 +76,11 @@ def fit(
 
 
 def _outline(here: Workspace, model: str, *, quiet: bool) -> Outline:
-    from edgellm.models.elsewhere import outline_elsewhere
+    from edgellm.errors import ModelNotFound, NetworkError
+    from edgellm.models.elsewhere import outline_of_plan, outline_of_recipe
     from edgellm.models.fit import read_outline
     from edgellm.models.planned import read_checkpoint_outline
+    from edgellm.models.pull import make_plan
     from edgellm.models.resolve import resolve
     from edgellm.models.store import InstalledModel
     from edgellm.ui.progress import progress
@@ -87,11 +89,20 @@ def _outline(here: Workspace, model: str, *, quiet: bool) -> Outline:
         return read_checkpoint_outline(Path(model))
     found = resolve(model, here.store, here.recipe_directories)
     if isinstance(found, Path):
-        return read_outline(found)
+        return read_outline(found, model)
     if isinstance(found, InstalledModel):
         return read_outline(found.path, found.name)
     with progress(quiet=quiet) as report:
-        return outline_elsewhere(found, here.hub, report=report)
+        try:
+            outline = outline_of_plan(make_plan(found, here.hub, report=report), here.hub, report=report)
+        except NetworkError:
+            outline = outline_of_recipe(found)
+            if outline is None:
+                raise
+    if outline is None:
+        what = f"nothing is known of the memory that {model} needs before it is here"
+        raise ModelNotFound(what, why="its recipe tells no shape", hint=f"edgellm pull {model}")
+    return outline
 
 
 def _print(answer: Fit) -> None:

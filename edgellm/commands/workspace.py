@@ -19,6 +19,7 @@ from edgellm.settings import Settings, resource_directory
 if TYPE_CHECKING:
     from edgellm.engine.llama import LlamaEngine
     from edgellm.engine.patches import PatchStack
+    from edgellm.models.fit import Fit
     from edgellm.models.hub import Hub
     from edgellm.models.pull import PullPlan
     from edgellm.models.recipe import Choice, Recipe
@@ -84,10 +85,33 @@ class Workspace:
             raise not_found(name, recipe_names(self.recipe_directories))
         return found
 
+    def fit(self, plan: PullPlan, *, report: Report) -> Fit | None:
+        """Whether what a plan names will fit at the default context; None when nobody tells before it is here."""
+        from edgellm.machine import memory
+        from edgellm.models.elsewhere import offers, outline_of_plan
+        from edgellm.models.fit import judge
+        from edgellm.models.memory import RunPlan, choose_context
+        from edgellm.models.recipe import load_recipes
+
+        outline = outline_of_plan(plan, self.hub, report=report)
+        if outline is None:
+            return None
+        recipes = load_recipes(self.recipe_directories).values()
+        others = offers(recipes, without=plan.choice.recipe.name if plan.choice.recipe else "")
+        return judge(outline, RunPlan(choose_context(outline.n_ctx_train, None)), memory.room(), others)
+
     def pull(self, plan: PullPlan, *, force: bool, report: Report) -> InstalledModel:
-        """Fetch what a plan names, and convert it if it says so."""
+        """Fetch what a plan names, and convert it if it says so.
+
+        Raises:
+            DoesNotFit: it would not fit into memory (unless `force`); nothing was downloaded but its header.
+        """
+        from edgellm.models.fit import refuse_unless_fitting
         from edgellm.weights.pulling import Pulling
 
+        fit = None if force else self.fit(plan, report=report)
+        if fit is not None:
+            refuse_unless_fitting(fit)
         return Pulling(self.hub, self.store, self.settings, self.engine).pull(plan, force=force, report=report)
 
     def model_file(self, name: str, *, quiet: bool) -> tuple[Path, Recipe | None]:

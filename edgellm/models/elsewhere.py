@@ -1,88 +1,84 @@
-"""The outline of a model that is not on this machine: from its header or its config.json on the Hub, or its recipe.
+"""The outline of a model that is not on this machine yet: from its header or its config.json on the Hub, or its recipe.
 
-    outline = outline_elsewhere(recipe.choose("Q4_K_M"), Hub.from_environment())
+    outline = outline_of_plan(make_plan(choice, hub), hub)
 
 A few megabytes at most are read. Without a network a recipe's own numbers have to do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
-from edgellm.errors import CorruptFile, NetworkError
-from edgellm.formats.gguf_split import part_names
-from edgellm.models.fit import read_remote_outline
-from edgellm.models.hub import Hub
-from edgellm.models.hub_files import choose_gguf
+from edgellm.errors import CorruptFile
+from edgellm.models.fit import Ranges, read_remote_outline
+from edgellm.models.hub import Hub, RangeReader, RemoteFile
+from edgellm.models.hub_cache import HubCache
 from edgellm.models.outline import Outline
 from edgellm.models.planned import MAX_CONFIG_BYTES, Sizes, planned
-from edgellm.models.recipe import Choice, HubSource, Recipe
+from edgellm.models.pull import PullPlan
+from edgellm.models.recipe import Choice, Recipe
 from edgellm.progress import Progress, Report, silent
 
 DEFAULT_QUANT = "Q4_K_M"
 
 
-def outline_elsewhere(choice: Choice, hub: Hub, *, report: Report = silent) -> Outline:
-    """The outline of what a pull would bring, or make.
+def outline_of_plan(plan: PullPlan, hub: Hub, *, report: Report = silent) -> Outline | None:
+    """The outline of what a pull will bring, or make; None where neither the Hub nor the recipe tells enough.
 
     Raises:
-        ModelNotFound, AccessDenied, NetworkError: the Hub does not tell, and no recipe does.
-        CorruptFile, UnsupportedModel: what it tells makes no sense, or nothing the engine knows.
+        ModelNotFound, AccessDenied, NetworkError: the Hub does not answer.
+        CorruptFile, UnsupportedModel: what it answers makes no sense, or is nothing the engine knows.
     """
-    source = choice.source
-    if not isinstance(source, HubSource):
-        return outline_of_recipe(choice)
-    report(Progress(f"reading the header of {choice.name}"))
-    try:
-        if choice.convert is not None:
-            return _from_config(choice, source, hub, report)
-        return _from_header(choice, source, hub, report)
-    except NetworkError:
-        if choice.recipe is None or choice.recipe.shape is None:
-            raise
-        return outline_of_recipe(choice)
+    if not plan.files:
+        return outline_of_recipe(plan.choice)
+    report(Progress(f"reading the header of {plan.name}"))
+    if plan.convert is None:
+        return read_remote_outline(((file.name, _ranges(file, hub, report)) for file in plan.files), plan.name)
+    config = next(file for file in plan.files if file.name == "config.json")
+    if config.size > MAX_CONFIG_BYTES:
+        raise CorruptFile(f"config.json of {config.repo} is not valid", why=f"it has {config.size:,} bytes")
+    data = _ranges(config, hub, report).read(0, config.size)
+    return planned(Sizes.of_config(data, name=plan.name), _made(plan.choice, plan.quant))
 
 
-def outline_of_recipe(choice: Choice) -> Outline:
-    """What a recipe itself tells; CorruptFile when it has no shape."""
+def outline_of_recipe(choice: Choice) -> Outline | None:
+    """What a recipe itself tells; None when it has no shape."""
     shape = choice.recipe.shape if choice.recipe else None
     if shape is None:
-        raise CorruptFile(f"the recipe of {choice.name} tells no shape", why="its memory cannot be estimated offline")
-    sizes = Sizes(name=choice.name, **shape.model_dump(exclude={"rope_base"}))
-    outline = planned(sizes, _target(choice))
-    known = choice.file.size if choice.file else None
+        return None
+    outline = planned(Sizes(name=choice.name, **shape.model_dump(exclude={"rope_base"})), _made(choice, choice.quant))
+    known = choice.file.size if choice.file and choice.convert is None else None
     return outline if known is None else replace(outline, n_bytes=known)
 
 
-def offers(recipes: dict[str, Recipe], *, without: str) -> list[Outline]:
-    """The outlines of all recipes that tell their shape, chat models only: what may be offered instead."""
-    known = [recipe for recipe in recipes.values() if recipe.shape and recipe.chat and recipe.name != without]
-    return [outline_of_recipe(recipe.choose()) for recipe in known]
+def offers(recipes: Iterable[Recipe], *, without: str) -> list[Outline]:
+    """The outlines of the chat models among recipes that tell their shape: what may be offered instead."""
+    choices = [recipe.choose() for recipe in recipes if recipe.chat and recipe.name != without]
+    return [outline for choice in choices if (outline := outline_of_recipe(choice)) is not None]
 
 
-def _from_header(choice: Choice, source: HubSource, hub: Hub, report: Report) -> Outline:
-    first = choice.file.name if choice.file else None
-    if first is None:
-        files = hub.repository(source.repo, source.revision, report=report).files
-        found = choose_gguf(files, choice.quant, repo=source.repo)
-        if found is None:
-            return _from_config(choice, source, hub, report)
-        first = found.files[0]
-    directory, _, name = first.rpartition("/")
-    names = [f"{directory}/{part}" if directory else part for part in part_names(name)]
-    opened = ((part, hub.open_ranges(source.repo, part, source.revision, report=report)) for part in names)
-    return read_remote_outline(opened, choice.name)
+def _ranges(file: RemoteFile, hub: Hub, report: Report) -> Ranges:
+    cached = HubCache(hub.cache).snapshot(file)
+    return _LocalRanges(cached) if cached.is_file() else RangeReader(hub, file, report)
 
 
-def _from_config(choice: Choice, source: HubSource, hub: Hub, report: Report) -> Outline:
-    ranges = hub.open_ranges(source.repo, "config.json", source.revision, report=report)
-    if ranges.size > MAX_CONFIG_BYTES:
-        raise CorruptFile(f"config.json of {source.repo} is not valid", why=f"it has {ranges.size:,} bytes")
-    return planned(Sizes.of_config(ranges.read(0, ranges.size), name=choice.name), _target(choice))
-
-
-def _target(choice: Choice) -> str:
+def _made(choice: Choice, quant: str | None) -> str:
     """The type that the weights will have here."""
-    convert = choice.convert
-    made = (convert.quantize or convert.outtype) if convert else None
-    return made or choice.quant or DEFAULT_QUANT
+    made = (choice.convert.quantize or choice.convert.outtype) if choice.convert else None
+    return made or quant or DEFAULT_QUANT
+
+
+class _LocalRanges:
+    """Parts of a file in the cache."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.size = path.stat().st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset` on, fewer at the end."""
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)

@@ -59,7 +59,7 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The verdict; sizes are bytes. `available` is what the need was compared with.
+    """The verdict; sizes are bytes. `available` is what the need was compared with, and `address_space` where limited.
 
     `largest_context` is the longest that fits as it was asked for (0: none does).
     """
@@ -76,6 +76,7 @@ class Fit:
     kv_bytes_per_token: int
     need: MemoryNeed
     available: int
+    address_space: int | None
     fits: bool
     largest_context: int
     alternatives: tuple[Alternative, ...]
@@ -131,6 +132,7 @@ def judge(outline: Outline, plan: RunPlan, room: Room, others: Iterable[Outline]
         kv_bytes_per_token=outline.cache_row(plan.kv_type),
         need=need,
         available=room.available,
+        address_space=room.address_space,
         fits=fits,
         largest_context=largest_context(outline, plan, room),
         alternatives=() if fits else (*_other_ways(outline, plan, room), *_other_models(others, plan, room)),
@@ -178,20 +180,18 @@ def choose_plan(
             if estimate(outline, plan).fits(room):
                 return plan
     if not force or not within_address_space(estimate(outline, wanted), room):
-        refuse_unless_fitting(judge(outline, wanted, room), wanted, room)
+        refuse_unless_fitting(judge(outline, wanted, room))
     return wanted
 
 
-def refuse_unless_fitting(fit: Fit, plan: RunPlan, room: Room) -> None:
+def refuse_unless_fitting(fit: Fit) -> None:
     """Raise `DoesNotFit` with the parts and what would fit instead."""
-    if fit.fits:
-        return
-    hint = f"the same with {fit.alternatives[0].options}" if fit.alternatives else "a smaller model"
-    first = fit.alternatives[0] if fit.alternatives else None
-    if first is not None and first.model is not None:
-        hint = f"edgellm pull {first.model}"
+    first = fit.alternatives[0] if fit.alternatives else Alternative("", "", 0)
+    hint = f"edgellm pull {first.model}" if first.model else f"the same with {first.options}"
+    hint = f"{hint if fit.alternatives else 'a smaller model'}, or the same with --force"
+    plan = RunPlan(fit.n_ctx, fit.n_slots, fit.kv_type)
     try:
-        require_fit(fit.need, room, name=fit.model, plan=plan, hint=f"{hint}, or the same with --force")
+        require_fit(fit.need, Room(fit.available, fit.address_space), name=fit.model, plan=plan, hint=hint)
     except DoesNotFit as error:
         offers = [f"\n  fits instead: {each.what}, {each.total / 1e9:.2f} GB" for each in fit.alternatives[:3]]
         error.why += "".join(offers)
