@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from edgellm.errors import DoesNotFit, UnsupportedModel
+from edgellm.errors import CorruptFile, DoesNotFit, UnsupportedModel
 from edgellm.formats.gguf_file import GGUFFile
 from edgellm.formats.gguf_header import HeaderIncomplete
 from edgellm.formats.gguf_split import part_paths
@@ -104,7 +104,8 @@ def read_header(ranges: Ranges, name: str) -> GGUFFile:
             wanted = max(error.needed - len(data), HEADER_STEP)
             more = ranges.read(len(data), wanted)
             if not more:
-                raise
+                why = f"it ends after {len(data):,} bytes, inside its header"
+                raise CorruptFile(f"{name} is corrupt", why=why) from None
             data += more
 
 

@@ -52,19 +52,19 @@ def remove(store: Store, model: InstalledModel, hub_cache: Path, *, report: Repo
     """
     waiting = Progress(f"waiting for another process with {model.name}")
     with locked(store.lock_path(model.name), lambda: report(waiting)):
-        used = {part.path.resolve() for other in store.all() if other.name != model.name for part in other.files}
+        used = {part.path for other in store.all() if other.name != model.name for part in other.files}
         store.forget(model)
         freed, kept = 0, []
         for part in model.files:
             ours = model.source != IMPORTED and (
                 part.path.is_relative_to(store.directory) or part.path.is_relative_to(hub_cache)
             )
-            if not ours or part.path.resolve() in used:
+            if not ours or part.path in used:
                 kept.append(part.path)
             elif part.path.is_relative_to(store.directory):
                 freed += _delete(part.path, store.directory)
             else:
-                freed += _delete_from_hub_cache(part, hub_cache)
+                freed += _delete_from_hub_cache(part, hub_cache, used)
     return Removed(model.name, freed, tuple(kept))
 
 
@@ -129,15 +129,15 @@ def _delete(path: Path, top: Path) -> int:
     return size
 
 
-def _delete_from_hub_cache(part: Part, hub_cache: Path) -> int:
-    """Delete a snapshot's link, and the blob behind it when no other snapshot links to it."""
+def _delete_from_hub_cache(part: Part, hub_cache: Path, used: set[Path]) -> int:
+    """Delete a snapshot's link, and the blob behind it when no other snapshot links to it, and no model is it."""
     blob = part.path.resolve()
     repository = hub_cache / part.path.relative_to(hub_cache).parts[0]
     freed = 0 if part.path.is_symlink() else _size(part.path)
     part.path.unlink(missing_ok=True)
     _tidy(part.path.parent, repository)
     links = (path.resolve() for path in (repository / "snapshots").rglob("*") if path.is_symlink())
-    if blob.is_relative_to(repository.resolve()) and blob.is_file() and blob not in set(links):
+    if blob.is_relative_to(repository.resolve()) and blob.is_file() and blob not in {*links, *used}:
         freed = _delete(blob, repository)
     left = (path for name in ("blobs", "snapshots") for path in (repository / name).rglob("*"))
     if repository.name.startswith(_REPOSITORY) and all(path.is_dir() for path in left):

@@ -126,7 +126,7 @@ class Store:
             parts = tuple(self._part(part) for part in data.get("parts", ()))
             first = self._part(data)
             name, source, installed = (str(data[key]) for key in ("name", "source", "installed"))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
             return None
         return InstalledModel(name, first.path, first.size, first.sha256, source, installed, parts)
 

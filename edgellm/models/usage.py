@@ -30,7 +30,7 @@ def read_usage(path: Path) -> dict[Path, Usage]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         return {Path(model): Usage(str(entry["last_used"]), _rate(entry)) for model, entry in data.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
         return {}
 
 

@@ -34,6 +34,8 @@ class Shape:
     context: int
 
 
+# 7.2 billion parameters: a file of 7 GB in 8 bits.
+LLAMA_7B = Shape("llama", 32, 4096, 14336, 32, 8, 32768)
 PHI3_MINI = Shape("phi3", 32, 3072, 8192, 32, 32, 131072)
 SMALL_PHI3 = Shape("phi3", 6, 1024, 2816, 16, 16, 131072)
 SMALL_LLAMA = Shape("llama", 8, 768, 2048, 12, 4, 8192)
@@ -41,26 +43,39 @@ SMALL_LLAMA = Shape("llama", 8, 768, 2048, 12, 4, 8192)
 
 def write_shape(path: Path, shape: Shape, kind: str, vocabulary: Path, *, head: str = "Q6_K") -> Path:
     """A GGUF file of that shape whose matrices have the type `kind`, with the tokenizer of another file."""
-    kv = shape.width // shape.n_heads * shape.n_kv_heads
+    with GGUFWriter(path) as out:
+        for name, dimensions, quant_type in _declare(out, shape, kind, vocabulary, head):
+            out.write(name, _weights(dimensions, quant_type))
+    return path
+
+
+def header_of(shape: Shape, kind: str, vocabulary: Path, *, head: str = "Q6_K") -> tuple[bytes, int]:
+    """The header of such a file, and the size that the whole file would have."""
+    out = GGUFWriter(Path("never.gguf"))
+    _declare(out, shape, kind, vocabulary, head)
+    return out._header(), out.nbytes
+
+
+def _declare(
+    out: GGUFWriter, shape: Shape, kind: str, vocabulary: Path, head: str
+) -> list[tuple[str, tuple[int, ...], QuantType]]:
     keys = {"context_length": shape.context, "embedding_length": shape.width, "block_count": shape.n_layers}
     keys |= {"feed_forward_length": shape.ffn, "attention.head_count": shape.n_heads}
     keys |= {"attention.head_count_kv": shape.n_kv_heads, "rope.dimension_count": shape.width // shape.n_heads}
-    with GGUFFile.open(vocabulary) as source, GGUFWriter(path) as out:
+    with GGUFFile.open(vocabulary) as source:
         n_vocab = len(source.get_array("tokenizer.ggml.tokens"))
         out.copy_metadata(source.metadata)
         for key in source.metadata:
             if not key.startswith("tokenizer."):
                 out.remove(key)
-        out.add("general.architecture", shape.architecture)
-        for key, value in keys.items():
-            out.add(f"{shape.architecture}.{key}", value)
-        out.add(f"{shape.architecture}.attention.layer_norm_rms_epsilon", 1e-5)
-        tensors = list(_tensors(shape, kv, n_vocab, kind, head))
-        for name, dimensions, quant_type in tensors:
-            out.declare(name, dimensions, quant_type)
-        for name, dimensions, quant_type in tensors:
-            out.write(name, _weights(dimensions, quant_type))
-    return path
+    out.add("general.architecture", shape.architecture)
+    for key, value in keys.items():
+        out.add(f"{shape.architecture}.{key}", value)
+    out.add(f"{shape.architecture}.attention.layer_norm_rms_epsilon", 1e-5)
+    tensors = list(_tensors(shape, shape.width // shape.n_heads * shape.n_kv_heads, n_vocab, kind, head))
+    for name, dimensions, quant_type in tensors:
+        out.declare(name, dimensions, quant_type)
+    return tensors
 
 
 def _tensors(
