@@ -47,17 +47,20 @@ def chat(
 
     Example: edgellm chat smollm2
     """
-    from edgellm.commands.answering import choose_sampling, load_model
+    from edgellm.commands.answering import choose_sampling, load_model, require_chat
     from edgellm.run.loading import LoadOptions
 
     here = workspace(offline=offline)
+    require_chat(here, model)
     path, recipe = here.model_file(model, quiet=quiet)
     sampling = choose_sampling(
         recipe, seed, temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty
     )
     if system is None and recipe is not None:
         system = recipe.system
-    loaded = load_model(here, path, LoadOptions(ctx_size, threads, system, force), quiet=quiet)
+    loaded = load_model(
+        here, path, LoadOptions(ctx_size, threads, system, force, recipe.chat_template if recipe else None), quiet=quiet
+    )
     _ = loaded.session.template  # a model without one is refused before anything is typed
     conversation = Conversation(model, loaded, sampling, max_tokens, live=not quiet)
     if sys.stdin.isatty() and sys.stdout.isatty():

@@ -54,7 +54,7 @@ def run(
     )
     if system is None and recipe is not None:
         system = recipe.system
-    load_options = LoadOptions(ctx_size, threads, system, force)
+    load_options = LoadOptions(ctx_size, threads, system, force, recipe.chat_template if recipe else None)
     loaded = load_model(here, path, load_options, quiet=quiet or as_json)
     with Interrupt() as interrupt:
         answer = loaded.session.complete if raw else loaded.session.ask

@@ -25,12 +25,13 @@ N_BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How to open a model; None stands for the default."""
+    """How to open a model; None stands for the default. `chat_template` is for a file that has none."""
 
     n_ctx: int | None = None
     n_threads: int | None = None
     system: str | None = None
     force: bool = False
+    chat_template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,5 +59,12 @@ def load(engine: Engine, path: Path, options: LoadOptions, *, report: Report = s
     n_threads = options.n_threads or usable_cores()
     start = time.perf_counter()
     model = engine.load(path, report=report)
-    session = Session(model, n_ctx=n_ctx, n_batch=min(N_BATCH, n_ctx), n_threads=n_threads, system=options.system)
+    session = Session(
+        model,
+        n_ctx=n_ctx,
+        n_batch=min(N_BATCH, n_ctx),
+        n_threads=n_threads,
+        system=options.system,
+        chat_template=options.chat_template,
+    )
     return LoadedModel(session, n_threads, time.perf_counter() - start)

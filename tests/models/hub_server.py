@@ -158,6 +158,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile = self.connection.makefile("rb", self.rbufsize)
         self.wfile = socketserver._SocketWriter(self.connection)  # type: ignore[attr-defined]
 
+    def finish(self) -> None:
+        super().finish()
+        if isinstance(self.connection, ssl.SSLSocket):  # the server knows only the socket below it
+            self.connection.close()
+
     def do_HEAD(self) -> None:
         self.answer()
 
