@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgellm.engine.installed import InstalledEngine, require
+from edgellm.engine.llama import LlamaEngine
 from edgellm.engine.patches import PatchStack
 from edgellm.engine.source import SourceTree, prepare
 from edgellm.errors import EdgellmError
@@ -61,6 +62,12 @@ def engine(stack: PatchStack) -> InstalledEngine:
 @pytest.fixture(scope="session")
 def engine_lib_dir(engine: InstalledEngine) -> Path:
     return engine.libraries
+
+
+@pytest.fixture(scope="session")
+def llama(engine: InstalledEngine) -> LlamaEngine:
+    """The real engine, loaded once into the test process."""
+    return LlamaEngine(engine)
 
 
 @pytest.fixture(scope="session")

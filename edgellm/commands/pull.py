@@ -10,6 +10,7 @@ from edgellm.commands.workspace import workspace
 from edgellm.ui import options
 
 if TYPE_CHECKING:
+    from edgellm.models.fit import Fit
     from edgellm.models.pull import PullPlan
     from edgellm.models.recipe import Choice
     from edgellm.models.store import InstalledModel
@@ -51,13 +52,14 @@ def pull(
     if installed is None:
         with progress(quiet=quiet or as_json) as report:
             plan = make_plan(choice, here.hub, revision=revision, report=report)
+            fit = here.fit(plan, report=report)
         if dry_run:
-            print_json(_described(plan)) if as_json else _show_plan(plan)
+            print_json(_described(plan, fit)) if as_json else _show_plan(plan, fit)
             return
         if not quiet:
-            note(_headline(plan))
+            note(f"{_headline(plan)}  {_verdict(fit)}".rstrip())
         with progress(quiet=quiet or as_json) as report:
-            installed = here.pull(plan, force=force, report=report)
+            installed = here.pull(plan, fit, force=force, report=report)
     if as_json:
         print_json(installed)
     else:
@@ -73,7 +75,16 @@ def _headline(plan: PullPlan) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def _described(plan: PullPlan) -> dict[str, object]:
+def _verdict(fit: Fit | None) -> str:
+    from edgellm.ui.units import size
+
+    if fit is None:
+        return ""
+    verdict = "fits" if fit.fits else "does not fit"
+    return f"needs {size(fit.need.total)}, {size(fit.available)} available: {verdict}"
+
+
+def _described(plan: PullPlan, fit: Fit | None) -> dict[str, object]:
     """The JSON form of a plan."""
     return {
         "name": plan.name,
@@ -84,10 +95,11 @@ def _described(plan: PullPlan) -> dict[str, object]:
         "missing": plan.missing,
         "files": [{"name": file.name, "size": file.size, "sha256": file.sha256} for file in plan.files],
         "convert": plan.convert.model_dump(exclude_none=True) if plan.convert else None,
+        "fit": fit,
     }
 
 
-def _show_plan(plan: PullPlan) -> None:
+def _show_plan(plan: PullPlan, fit: Fit | None) -> None:
     from edgellm.ui.console import note, print_fields, print_table
     from edgellm.ui.units import size
 
@@ -102,6 +114,7 @@ def _show_plan(plan: PullPlan) -> None:
             ("licence", plan.licence or "unknown"),
             ("type", f"{plan.quant or 'what fits best'}{', converted here' if plan.convert else ''}"),
             ("download", f"{size(plan.missing)} of {size(plan.size)}"),
+            ("memory", _verdict(fit) or "not known before it is here"),
         ]
     )
     note("nothing is downloaded; next: the same without --dry-run")
@@ -118,8 +131,10 @@ def _show(installed: InstalledModel, choice: Choice, *, fetched: bool, quiet: bo
         ]
     )
     if fetched and not quiet:
-        embedding = choice.recipe is not None and choice.recipe.embedding
-        talk = (
-            f"edgellm run --raw {installed.name} PROMPT" if choice.chat is False else f"edgellm chat {installed.name}"
-        )
-        note(f"next: edgellm show {installed.name}" if embedding else f"next: {talk}")
+        note(f"next: {_next(installed.name, choice)}")
+
+
+def _next(name: str, choice: Choice) -> str:
+    if choice.recipe is not None and choice.recipe.embedding:
+        return f"edgellm show {name}"
+    return f"edgellm run --raw {name} PROMPT" if choice.chat is False else f"edgellm chat {name}"

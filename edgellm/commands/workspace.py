@@ -6,6 +6,7 @@ here.store.get("smollm2")
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from functools import cached_property
@@ -18,11 +19,13 @@ from edgellm.settings import Settings, resource_directory
 if TYPE_CHECKING:
     from edgellm.engine.llama import LlamaEngine
     from edgellm.engine.patches import PatchStack
+    from edgellm.models.fit import Fit
     from edgellm.models.hub import Hub
     from edgellm.models.pull import PullPlan
     from edgellm.models.recipe import Choice, Recipe
     from edgellm.models.store import InstalledModel, Store
     from edgellm.progress import Report
+    from edgellm.run.telemetry import Stats
 
 
 class Workspace:
@@ -50,6 +53,14 @@ class Workspace:
 
         return Store(self.settings.models)
 
+    @property
+    def hub_cache(self) -> Path:
+        """The Hugging Face cache, which other tools share (HF_HUB_CACHE, HF_HOME); found without their library."""
+        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
+        place = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+        return Path(os.path.expandvars(os.path.expanduser(place))).absolute()  # noqa: PTH111, as huggingface_hub does
+
     def engine(self) -> LlamaEngine:
         """The engine, loaded into this process; `EngineMissing` when there is none."""
         from edgellm.engine.installed import require
@@ -74,10 +85,32 @@ class Workspace:
             raise not_found(name, recipe_names(self.recipe_directories))
         return found
 
-    def pull(self, plan: PullPlan, *, force: bool, report: Report) -> InstalledModel:
-        """Fetch what a plan names, and convert it if it says so."""
+    def fit(self, plan: PullPlan, *, report: Report) -> Fit | None:
+        """Whether what a plan names will fit at the default context; None when nobody tells before it is here."""
+        from edgellm.machine import memory
+        from edgellm.models.elsewhere import offers, outline_of_plan
+        from edgellm.models.fit import judge
+        from edgellm.models.memory import RunPlan, choose_context
+        from edgellm.models.recipe import load_recipes
+
+        outline = outline_of_plan(plan, self.hub, report=report)
+        if outline is None:
+            return None
+        recipes = load_recipes(self.recipe_directories).values()
+        others = offers(recipes, without=plan.choice.recipe.name if plan.choice.recipe else "")
+        return judge(outline, RunPlan(choose_context(outline.n_ctx_train, None)), memory.room(), others)
+
+    def pull(self, plan: PullPlan, fit: Fit | None, *, force: bool, report: Report) -> InstalledModel:
+        """Fetch what a plan names, and convert it if it says so.
+
+        Raises:
+            DoesNotFit: it would not fit into memory (unless `force`); nothing was downloaded but its header.
+        """
+        from edgellm.models.fit import refuse_unless_fitting
         from edgellm.weights.pulling import Pulling
 
+        if fit is not None and not force:
+            refuse_unless_fitting(fit)
         return Pulling(self.hub, self.store, self.settings, self.engine).pull(plan, force=force, report=report)
 
     def model_file(self, name: str, *, quiet: bool) -> tuple[Path, Recipe | None]:
@@ -103,7 +136,15 @@ class Workspace:
 
         require(self.settings, self.stack)  # before a download that would be of no use without an engine
         with progress(quiet=quiet) as report:
-            return self.pull(make_plan(choice, self.hub, report=report), force=False, report=report)
+            plan = make_plan(choice, self.hub, report=report)
+            return self.pull(plan, self.fit(plan, report=report), force=False, report=report)
+
+    def used(self, path: Path, stats: Stats) -> None:
+        """Remember when an installed model was used, and how fast it was, for `list`."""
+        from edgellm.models.usage import record
+
+        if any(model.path == path for model in self.store.all()):
+            record(self.settings.usage, path, decode_rate=stats.decode_rate)
 
 
 def workspace(*, offline: bool = False) -> Workspace:

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import importlib
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -25,11 +26,20 @@ import numpy.typing as npt
 
 from edgellm.engine.base import ModelInfo, Sampling
 from edgellm.engine.installed import BUILD_COMMAND, InstalledEngine
+from edgellm.engine.residence import kernels, pages_to_return
 from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel
+from edgellm.formats.quant_types import named_type
+from edgellm.machine import mapped_pages
+from edgellm.machine.cpu import detect
 from edgellm.progress import Progress, Report, silent
 
+# While a model loads, what was copied out of the file is given back after each such part of it.
+GIVE_BACK_STEP = 0.1
 GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR = 3, 4
-LLAMA_DECODE_NO_SLOT = 1
+LLAMA_DECODE_NO_SLOT, LLAMA_DECODE_NO_MEMORY = 1, -2
+# What the engine says when the system refuses it memory, at any level.
+OUT_OF_MEMORY = re.compile(r"alloc|mmap failed|Cannot allocate memory|out of memory", re.IGNORECASE)
+FLASH_ATTENTION_ON = 1
 NULL_TOKEN = -1
 
 
@@ -84,11 +94,17 @@ class LlamaEngine:
         self.messages.clear()
 
         failures: list[BaseException] = []
+        copied = pages_to_return(path, kernels(detect()))
+        given_back = 0.0
 
         def on_progress(fraction: float, _: object) -> bool:
             # An exception (Ctrl-C, say) cannot pass through C: loading is stopped, and it goes on from here.
+            nonlocal given_back
             try:
                 report(Progress("loading", round(fraction * 100), 100, "%"))
+                if fraction >= given_back:
+                    mapped_pages.give_back(copied)
+                    given_back = fraction + GIVE_BACK_STEP
             except BaseException as error:
                 failures.append(error)
             return not failures
@@ -97,10 +113,15 @@ class LlamaEngine:
         params.progress_callback = callback = self._c.llama_progress_callback(on_progress)
         pointer = self._c.llama_model_load_from_file(os.fsencode(path), params)
         del callback  # kept alive until here
+        mapped_pages.give_back(copied)
         if failures:
             raise failures[0]
         if not pointer:
-            raise UnsupportedModel(f"the engine cannot load {path.name}", why=self.last_error(), path=str(path))
+            why = self.last_error()
+            if OUT_OF_MEMORY.search(why):
+                hint = "a smaller model, or another quantization of it"
+                raise DoesNotFit(f"there is too little memory to load {path.name}", why=why, hint=hint)
+            raise UnsupportedModel(f"the engine cannot load {path.name}", why=why, path=str(path))
         return LlamaModel(self, pointer, path)
 
 
@@ -171,11 +192,14 @@ class LlamaModel:
         """Whether the token ends an answer."""
         return bool(self._c.llama_vocab_is_eog(self._vocab, token))
 
-    def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> LlamaContext:
+    def open_context(
+        self, *, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+    ) -> LlamaContext:
         """A new, empty context of `n_ctx` tokens (rounded up by the engine to what its cache wants).
 
         Raises:
             DoesNotFit: the engine could not allocate the cache or its buffers.
+            UnsupportedModel: the model's heads cannot be kept in those types.
         """
         self._engine.messages.clear()
         params = self._c.llama_context_default_params()
@@ -183,10 +207,17 @@ class LlamaModel:
         params.n_batch = params.n_ubatch = n_batch
         params.n_threads = params.n_threads_batch = n_threads
         params.n_seq_max = 1
+        params.type_k, params.type_v = named_type(type_k).id, named_type(type_v).id
+        if named_type(type_v).is_quantized:
+            # Without it the values would be kept transposed, and blocks cannot be.
+            params.flash_attn_type = FLASH_ATTENTION_ON
         params.no_perf = True
         pointer = self._c.llama_init_from_model(self._pointer, params)
         if not pointer:
             why, hint = self._engine.last_error(), "a smaller --ctx-size"
+            if "cache type" in why or "lash" in why:
+                what = f"the model cannot keep its cache in {type_k.lower()} and {type_v.lower()}"
+                raise UnsupportedModel(what, why=why, hint="--kv f16")
             raise DoesNotFit(f"the engine cannot make a context of {n_ctx} tokens", why=why, hint=hint, n_ctx=n_ctx)
         return LlamaContext(self._c, pointer, n_ctx)
 
@@ -282,6 +313,8 @@ class LlamaContext:
         if every_logits:
             batch.logits = (ctypes.c_int8 * len(tokens))(*[1] * len(tokens))
         status = self._c.llama_decode(self._pointer, batch)
+        if status == LLAMA_DECODE_NO_MEMORY:
+            raise DoesNotFit("the memory ran out while computing", hint="a smaller --ctx-size, or --kv q8_0")
         if status != 0:
             why = "the context is full" if status == LLAMA_DECODE_NO_SLOT else f"llama_decode returned {status}"
             raise EngineError("the engine failed while computing", why=why, status=status)
@@ -315,6 +348,8 @@ def _import_bindings(installed: InstalledEngine) -> Any:
     we do not use. Hence the bare package module put in its place.
     """
     loaded = sys.modules.get("llama_cpp.llama_cpp")
+    # Or an abort of the engine would start a debugger on this process, if one is installed.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     if loaded is None:
         package = ModuleType("llama_cpp")
         package.__path__ = [str(installed.bindings / "llama_cpp")]

@@ -74,19 +74,23 @@ class Store:
         """Names of the installed models, without reading the manifests."""
         return sorted(unquote(path.stem) for path in self.directory.glob("*.json"))
 
+    def all(self) -> list[InstalledModel]:
+        """All models with a name; a manifest that cannot be read is left out."""
+        found = (self._load(self.manifest(name)) for name in self.names())
+        return [model for model in found if model is not None]
+
     def list(self) -> list[InstalledModel]:
-        """All installed models by name; a manifest that cannot be read, or whose file is gone, is left out."""
-        found = (self._load(self._manifest(name)) for name in self.names())
-        return [model for model in found if model is not None and model.path.is_file()]
+        """All installed models by name; one whose file is gone is left out."""
+        return [model for model in self.all() if model.path.is_file()]
 
     def find(self, name: str) -> InstalledModel | None:
         """The model of that name, or None; its file is there."""
-        model = self._load(self._manifest(name)) if _is_plain(name) else None
+        model = self._load(self.manifest(name)) if _is_plain(name) else None
         return model if model is not None and model.path.is_file() else None
 
     def get(self, name: str) -> InstalledModel:
         """The model of that name, even if somebody deleted its file; `ModelNotFound` suggests the nearest one."""
-        model = self._load(self._manifest(name)) if _is_plain(name) else None
+        model = self._load(self.manifest(name)) if _is_plain(name) else None
         if model is not None:
             return model
         guess = did_you_mean(name, self.names())
@@ -102,38 +106,35 @@ class Store:
         """Make a file that is in place known under its name."""
         parts = [{**asdict(part), "path": self._stored(part.path)} for part in model.parts]
         data = {**asdict(model), "path": self._stored(model.path), "parts": parts}
-        write_atomically(self._manifest(model.name), json.dumps(data, indent=2).encode())
+        write_atomically(self.manifest(model.name), json.dumps(data, indent=2).encode())
 
-    def remove(self, model: InstalledModel) -> int:
-        """Forget a model and delete its file if it lies in the store; returns the bytes freed.
-
-        The manifest goes first: a crash in between leaves a file without a name, never a name without a file.
-        """
-        self._manifest(model.name).unlink(missing_ok=True)
-        if not model.path.is_relative_to(self.directory):
-            return 0
-        size = model.path.stat().st_size if model.path.exists() else 0
-        model.path.unlink(missing_ok=True)
-        if model.path.parent != self.directory and not any(model.path.parent.iterdir()):
-            model.path.parent.rmdir()
-        return size
+    def forget(self, model: InstalledModel) -> None:
+        """Forget a name; its files stay (see `removing`)."""
+        self.manifest(model.name).unlink(missing_ok=True)
 
     def _stored(self, path: Path) -> str:
         """Relative inside the store, so that the store can be moved."""
         return str(path.relative_to(self.directory) if path.is_relative_to(self.directory) else path)
 
-    def _manifest(self, name: str) -> Path:
+    def manifest(self, name: str) -> Path:
+        """Where a model's name, file and hash are written down."""
         return self.directory / f"{_as_file_name(name)}.json"
 
     def _load(self, manifest: Path) -> InstalledModel | None:
         try:
             data = json.loads(manifest.read_text(encoding="utf-8"))
-            parts = tuple(
-                Part(**{**part, "path": self.directory / part["path"]}) for part in dict(data).get("parts", ())
-            )
-            return InstalledModel(**{**data, "path": self.directory / data["path"], "parts": parts})
-        except (OSError, ValueError, TypeError, KeyError):
+            parts = tuple(self._part(part) for part in data.get("parts", ()))
+            first = self._part(data)
+            name, source, installed = (str(data[key]) for key in ("name", "source", "installed"))
+        except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
             return None
+        return InstalledModel(name, first.path, first.size, first.sha256, source, installed, parts)
+
+    def _part(self, data: dict[str, object]) -> Part:
+        size = data["size"]
+        if not isinstance(size, int):
+            raise TypeError("a size is a number")
+        return Part(self.directory / str(data["path"]), size, str(data["sha256"]))
 
 
 def _is_plain(name: str) -> bool:

@@ -1,16 +1,18 @@
 """A conversation with one loaded model, and a single completion: what `chat` and `run` have in common.
 
-    session = Session(model, n_ctx=4096, n_batch=256, n_threads=4)
+    session = Session(model, RunPlan(n_ctx=4096), n_threads=4)
     for event in session.ask("What is a ternary weight?", Sampling(), max_tokens=-1): ...
 
-The context stays between turns, so only what is new is computed.
+The context stays between turns, so only what is new is computed. `guard` is called between computations and may
+raise: it watches over the memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from edgellm.engine.base import Model, Sampling
+from edgellm.models.memory import RunPlan
 from edgellm.run.chat_template import ChatTemplate, Message
 from edgellm.run.generation import Event, Limits, Text, generate
 
@@ -21,17 +23,21 @@ class Session:
     def __init__(
         self,
         model: Model,
+        plan: RunPlan,
         *,
-        n_ctx: int,
-        n_batch: int,
         n_threads: int,
         system: str | None = None,
+        guard: Callable[[], None] = lambda: None,
         chat_template: str | None = None,
     ) -> None:
         self.model = model
+        self._guard = guard
         self._fallback = chat_template or ""
         self.messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-        self.context = model.open_context(n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
+        self.context = model.open_context(
+            n_ctx=plan.n_ctx, n_batch=min(plan.n_batch, plan.n_ctx), n_threads=n_threads,
+            type_k=plan.kv_type, type_v=plan.kv_type,
+        )  # fmt: skip
         self._template: ChatTemplate | None = None
 
     def ask(self, text: str, sampling: Sampling, limits: Limits) -> Iterator[Event]:
@@ -78,7 +84,11 @@ class Session:
         return self._template
 
     def _generate(self, prompt: list[int], sampling: Sampling, limits: Limits) -> Iterator[Event]:
-        return generate(self.model, self.context, prompt, sampling, limits)
+        def interrupted() -> bool:
+            self._guard()
+            return limits.interrupted()
+
+        return generate(self.model, self.context, prompt, sampling, Limits(limits.max_tokens, interrupted))
 
     def close(self) -> None:
         """Free the context."""

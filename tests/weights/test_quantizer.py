@@ -16,7 +16,6 @@ from edgellm.weights.mixes import MIXES, named_mix
 from edgellm.weights.quantization import Quantization
 from edgellm.weights.quantization_plan import Rule
 from edgellm.weights.quantizer import Options, quantize
-from edgellm.weights.target_size import parse_size
 from tests.weights.gguf_maker import write_bitnet, write_imatrix, write_llama
 from tests.weights.gguf_values import read_keys, read_values
 
@@ -313,12 +312,3 @@ def test_an_architecture_that_the_engine_does_not_know(run: Quantize, tmp_path: 
     with pytest.raises(UnsupportedModel) as caught:
         run(source, "Q4_0")
     assert "strange" in caught.value.why
-
-
-def test_sizes() -> None:
-    assert [parse_size(text) for text in ("1.8GB", "900M", "1.5 GiB", "42", "3kb")] == [
-        1_800_000_000, 900_000_000, 1_610_612_736, 42, 3000,
-    ]  # fmt: skip
-    for text in ("", "GB", "-1GB", "1e9", "0MB", "1TB", "9" * 30):
-        with pytest.raises(UsageError, match="no size"):
-            parse_size(text)
