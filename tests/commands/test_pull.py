@@ -17,12 +17,17 @@ from edgellm.models.hub_cache import HubCache
 from edgellm.models.store import Store
 from edgellm.settings import Settings
 from tests.commands.cli import data, edgellm, error
-from tests.formats.gguf_bytes import LLAMA, gguf
+from tests.formats.gguf_bytes import LLAMA, gguf, u32
 from tests.models.hub_server import HubServer, sha256
 from tests.weights import checkpoint_maker as make
 from tests.weights.numpy_models import Shape
 
-TINY = gguf([LLAMA]) + bytes(400_000)
+# A header that fit can read, and more behind it than fit reads.
+KEYS = {"block_count": 1, "context_length": 64, "embedding_length": 32, "feed_forward_length": 64}
+HEADER = gguf([LLAMA, u32("llama.attention.head_count", 1), *(u32(f"llama.{key}", n) for key, n in KEYS.items())])
+TINY = HEADER + bytes(1_500_000)
+# Spares what is read of the header.
+DOWNLOAD = {"where": "GET /cdn", "but": "bytes=0-"}
 RECIPE = """
 summary = "a test"
 homepage = ""
@@ -62,7 +67,8 @@ def test_a_repository_by_its_name(server: HubServer, settings: Settings, cache: 
     planned = data(edgellm("pull", "user/tiny-GGUF", "--dry-run", "--json"))
     assert planned["quant"] == "Q4_0" and planned["size"] == planned["missing"] == len(TINY)
     assert planned["files"] == [{"name": "tiny-Q4_0.gguf", "size": len(TINY), "sha256": sha256(TINY)}]
-    assert server.count("GET /cdn") == 0 and data(edgellm("list", "--json")) == []
+    assert planned["fit"]["fits"] is True and planned["fit"]["n_ctx_train"] == 64
+    assert server.sent < len(TINY) and data(edgellm("list", "--json")) == []
     result = edgellm("pull", "user/tiny-GGUF:q8_0")
     assert result.returncode == 0 and f"{sha256(TINY + b'8')}  ok" in result.stdout, result.stderr
     assert "next: edgellm chat user/tiny-GGUF:q8_0" in result.stderr
@@ -217,7 +223,8 @@ def test_offline_uses_what_is_in_the_cache(server: HubServer, settings: Settings
     assert result.returncode == 4 and "offline" in result.stderr and "HF_HUB_CACHE" in result.stderr
     assert server.requests == []
     first = data(edgellm("pull", "user/tiny", "--json"))
-    edgellm("rm", "-y", "user/tiny")
+    store = Store(settings.models)
+    store.forget(store.get("user/tiny"))
     server.requests.clear()
     again = data(edgellm("pull", "user/tiny", "--json", "--offline"))
     assert again["path"] == first["path"] and again["source"] == first["source"] and server.requests == []
@@ -265,32 +272,41 @@ def test_the_token_is_for_hugging_face_alone(server: HubServer, tmp_path: Path, 
 
 def test_two_pulls_at_once(server: HubServer) -> None:
     server.add("user/tiny", {"tiny.gguf": TINY})
-    server.fail("GET /cdn", rate=len(TINY) / 1.5)
+    server.fail(**DOWNLOAD, rate=len(TINY) / 1.5)
     command = [sys.executable, "-m", "edgellm", "pull", "user/tiny", "--json"]
     pulls = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate(timeout=60) for process in pulls]
     assert [process.returncode for process in pulls] == [0, 0], outputs
     assert json.loads(outputs[0][0])["path"] == json.loads(outputs[1][0])["path"]
-    assert server.count("GET /cdn") == 1 and server.sent >= len(TINY)
+    whole = [request for request in server.requests if "GET /cdn" in request.line and "range" not in request.headers]
+    assert len(whole) == 1
+
+
+def arrived(cache: HubCache) -> int:
+    """Bytes of what is not complete."""
+    return sum(path.stat().st_size for path in cache.directory.rglob("*.incomplete"))
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.soak)])
 def test_kill_9_at_random_moments(kills: int, server: HubServer, settings: Settings, cache: HubCache) -> None:
     """Nothing is lost, and nothing half-done is ever taken for complete."""
-    model = gguf([LLAMA]) + random.Random(kills).randbytes(kills * 300_000)
+    model = HEADER + random.Random(kills).randbytes(2_000_000 + kills * 500_000)
     server.add("user/tiny", {"tiny.gguf": model})
-    server.fail("GET /cdn", rate=500_000, times=kills)
+    server.fail(**DOWNLOAD, rate=500_000, times=kills)
     command = [sys.executable, "-m", "edgellm", "pull", "user/tiny", "--quiet"]
     furthest = 0
-    for _ in range(kills):
+    for i in range(kills):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(random.uniform(0.5, 1.4))
+        until = time.monotonic() + 60
+        while i % 2 and time.monotonic() < until and arrived(cache) <= furthest:
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 1))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        partials = list(cache.directory.rglob("*.incomplete"))
-        here = sum(path.stat().st_size for path in partials)
-        assert here >= furthest and (not partials or model.startswith(partials[0].read_bytes()))
-        furthest = here
+        for partial in cache.directory.rglob("*.incomplete"):
+            assert model.startswith(partial.read_bytes())
+        assert arrived(cache) >= furthest
+        furthest = arrived(cache)
         assert Store(settings.models).list() == [] and not list(cache.directory.rglob("*.gguf"))
     assert furthest > 0
     server.faults.clear()
