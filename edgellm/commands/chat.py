@@ -52,11 +52,12 @@ def chat(
 
     Example: edgellm chat smollm2
     """
-    from edgellm.commands.answering import choose_sampling, load_model
+    from edgellm.commands.answering import choose_sampling, load_model, require_chat
     from edgellm.run.loading import LoadOptions
     from edgellm.ui.units import parse_size
 
     here = workspace(offline=offline)
+    require_chat(here, model)
     path, recipe = here.model_file(model, quiet=quiet)
     sampling = choose_sampling(
         recipe, seed, temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty
@@ -64,7 +65,8 @@ def chat(
     if system is None and recipe is not None:
         system = recipe.system
     cap = parse_size(max_memory, "--max-memory") if max_memory else None
-    loaded = load_model(here, path, LoadOptions(ctx_size, threads, system, force, kv, cap), quiet=quiet)
+    template = recipe.chat_template if recipe else None
+    loaded = load_model(here, path, LoadOptions(ctx_size, threads, system, force, kv, cap, template), quiet=quiet)
     _ = loaded.session.template  # a model without one is refused before anything is typed
     conversation = Conversation(model, loaded, sampling, max_tokens, live=not quiet)
     try:

@@ -61,10 +61,10 @@ def pull(
         if dry_run:
             print_json(_described(plan, fit)) if as_json else _show_plan(plan, fit)
             return
-        if not quiet:
+        if not quiet and not as_json:
             note(f"{_headline(plan)}  {_verdict(fit)}".rstrip())
         with progress(quiet=quiet or as_json) as report:
-            installed = here.pull(plan, force=force, report=report)
+            installed = here.pull(plan, fit, force=force, report=report)
     if as_json:
         print_json(installed)
     else:
@@ -136,8 +136,10 @@ def _show(installed: InstalledModel, choice: Choice, *, fetched: bool, quiet: bo
         ]
     )
     if fetched and not quiet:
-        embedding = choice.recipe is not None and choice.recipe.embedding
-        talk = (
-            f"edgellm run --raw {installed.name} PROMPT" if choice.chat is False else f"edgellm chat {installed.name}"
-        )
-        note(f"next: edgellm show {installed.name}" if embedding else f"next: {talk}")
+        note(f"next: {_next(installed.name, choice)}")
+
+
+def _next(name: str, choice: Choice) -> str:
+    if choice.recipe is not None and choice.recipe.embedding:
+        return f"edgellm show {name}"
+    return f"edgellm run --raw {name} PROMPT" if choice.chat is False else f"edgellm chat {name}"

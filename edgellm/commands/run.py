@@ -61,7 +61,8 @@ def run(
     if system is None and recipe is not None:
         system = recipe.system
     cap = parse_size(max_memory, "--max-memory") if max_memory else None
-    load_options = LoadOptions(ctx_size, threads, system, force, kv, cap)
+    template = recipe.chat_template if recipe else None
+    load_options = LoadOptions(ctx_size, threads, system, force, kv, cap, template)
     loaded = load_model(here, path, load_options, quiet=quiet or as_json)
     with Interrupt() as interrupt:
         answer = loaded.session.complete if raw else loaded.session.ask

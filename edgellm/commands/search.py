@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -24,7 +25,7 @@ def search(
               edgellm search falcon ternary --offline
     """
     from edgellm.errors import NetworkError
-    from edgellm.models.hub import Found
+    from edgellm.models.hub import Found, Patience
     from edgellm.models.recipe import load_recipes, matches
     from edgellm.ui.console import note, print_json, print_table
     from edgellm.ui.progress import progress
@@ -37,7 +38,8 @@ def search(
     if not problem:
         try:
             with progress(quiet=quiet or as_json) as report:
-                found = here.hub.search(" ".join(query), limit=limit, report=report)
+                hub = replace(here.hub, patience=Patience(pauses=(1,)))
+                found = hub.search(" ".join(query), limit=limit, report=report)
         except NetworkError as error:
             problem = f"only recipes were searched: {error.what}"
     if as_json:

@@ -100,7 +100,7 @@ class Workspace:
         others = offers(recipes, without=plan.choice.recipe.name if plan.choice.recipe else "")
         return judge(outline, RunPlan(choose_context(outline.n_ctx_train, None)), memory.room(), others)
 
-    def pull(self, plan: PullPlan, *, force: bool, report: Report) -> InstalledModel:
+    def pull(self, plan: PullPlan, fit: Fit | None, *, force: bool, report: Report) -> InstalledModel:
         """Fetch what a plan names, and convert it if it says so.
 
         Raises:
@@ -109,8 +109,7 @@ class Workspace:
         from edgellm.models.fit import refuse_unless_fitting
         from edgellm.weights.pulling import Pulling
 
-        fit = None if force else self.fit(plan, report=report)
-        if fit is not None:
+        if fit is not None and not force:
             refuse_unless_fitting(fit)
         return Pulling(self.hub, self.store, self.settings, self.engine).pull(plan, force=force, report=report)
 
@@ -137,7 +136,8 @@ class Workspace:
 
         require(self.settings, self.stack)  # before a download that would be of no use without an engine
         with progress(quiet=quiet) as report:
-            return self.pull(make_plan(choice, self.hub, report=report), force=False, report=report)
+            plan = make_plan(choice, self.hub, report=report)
+            return self.pull(plan, self.fit(plan, report=report), force=False, report=report)
 
     def used(self, path: Path, stats: Stats) -> None:
         """Remember when an installed model was used, and how fast it was, for `list`."""

@@ -44,6 +44,7 @@ from edgellm.progress import Progress, Report, silent
 MAX_ANSWER = 64_000_000
 MAX_FILES = 100_000
 MAX_REDIRECTS = 10
+QUESTIONS = 3
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 Result = TypeVar("Result")
 
@@ -243,7 +244,8 @@ class Hub:
         self.patience.sleep(pause)
 
     def _persist(self, action: Callable[[], Result], report: Report) -> Result:
-        pauses = iter(self.patience.pauses)
+        """A question rather than a download: someone waits for the answer, so it is given up sooner."""
+        pauses = iter(self.patience.pauses[:QUESTIONS])
         while True:
             try:
                 return action()

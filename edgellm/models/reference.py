@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from pydantic import ValidationError
-
 from edgellm.errors import UsageError
 from edgellm.models.recipe import Choice, HubSource, ModelFile
 
@@ -41,7 +39,8 @@ def parse_reference(text: str) -> Choice | None:
     try:
         source = HubSource(kind="hub", repo=repo, revision=parts.get("revision") or "main")
         file = ModelFile(name=name) if name else None
-    except ValidationError as error:
-        raise UsageError(f"{text[:200]} names no model on the Hub", why=str(error.errors()[0]["msg"])) from error
+    except ValueError as error:
+        hint = "hf://user/repo, hf://user/repo@revision/file.gguf or user/repo:Q4_K_M"
+        raise UsageError(f"{text[:200]} names no model on the Hub", hint=hint) from error
     label = label or (PurePosixPath(name).stem if name else None)
     return Choice(f"{repo}:{label}" if label else repo, source, None if name else label, file)

@@ -24,7 +24,7 @@ class LoadOptions:
     """How to open a model; None stands for the default.
 
     `max_memory` caps this process, in bytes: context and cache type are chosen to stay below it, and an answer that
-    reaches it all the same ends.
+    reaches it all the same ends. `chat_template` is for a file that has none.
     """
 
     n_ctx: int | None = None
@@ -33,6 +33,7 @@ class LoadOptions:
     force: bool = False
     kv_type: str | None = None
     max_memory: int | None = None
+    chat_template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,5 +63,7 @@ def load(engine: Engine, path: Path, options: LoadOptions, *, report: Report = s
     start = time.perf_counter()
     model = engine.load(path, report=report)
     guard()
-    session = Session(model, plan, n_threads=n_threads, system=options.system, guard=guard)
+    session = Session(
+        model, plan, n_threads=n_threads, system=options.system, guard=guard, chat_template=options.chat_template
+    )
     return LoadedModel(session, n_threads, plan.kv_type, time.perf_counter() - start)

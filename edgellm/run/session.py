@@ -18,7 +18,7 @@ from edgellm.run.generation import Event, Limits, Text, generate
 
 
 class Session:
-    """Messages so far, and the context that holds them."""
+    """Messages so far, and the context that holds them; `chat_template` is for a model that has none of its own."""
 
     def __init__(
         self,
@@ -28,9 +28,11 @@ class Session:
         n_threads: int,
         system: str | None = None,
         guard: Callable[[], None] = lambda: None,
+        chat_template: str | None = None,
     ) -> None:
         self.model = model
         self._guard = guard
+        self._fallback = chat_template or ""
         self.messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
         self.context = model.open_context(
             n_ctx=plan.n_ctx, n_batch=min(plan.n_batch, plan.n_ctx), n_threads=n_threads,
@@ -78,7 +80,7 @@ class Session:
         """The model's chat template, compiled on first use."""
         if self._template is None:
             info = self.model.info
-            self._template = ChatTemplate(info.chat_template, bos=info.bos, eos=info.eos)
+            self._template = ChatTemplate(info.chat_template or self._fallback, bos=info.bos, eos=info.eos)
         return self._template
 
     def _generate(self, prompt: list[int], sampling: Sampling, limits: Limits) -> Iterator[Event]:

@@ -95,11 +95,12 @@ def test_missing_things_are_told_apart(hub: Hub) -> None:
 def test_what_the_server_asks_for_is_waited(hub: Hub, server: HubServer, slept: list[float]) -> None:
     server.fail("HEAD", status=429, headers={"Retry-After": "7"})
     server.fail("HEAD", status=429, headers={"RateLimit": '"api";r=0;t=55'})
-    server.fail("HEAD", status=500)
     server.fail("HEAD", status=429, headers={"Retry-After": "Thu, 01 Jan 2026 00:00:00 GMT"})
     seen: list[Progress] = []
     assert hub.file(REPO, "config.json", report=seen.append).size == 2
-    assert slept == [7, 55, 4, 0] and "trying again in 7 s" in seen[0].stage
+    assert slept == [7, 55, 0] and "trying again in 7 s" in seen[0].stage
+    server.fail("/api/models", status=500, times=2)
+    assert hub.repository(REPO).repo == REPO and slept[3:] == [1, 2]
 
 
 def test_an_endless_slow_answer_is_given_up(server: HubServer, tmp_path: Path) -> None:
