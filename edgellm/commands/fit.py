@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +46,7 @@ def fit(
 
     \b
     Examples: edgellm fit smollm2
-              edgellm fit phi3-mini-128k -c 131072
+              edgellm fit phi-3-mini-128k -c 131072
               edgellm fit qwen2.5-7b --slots 4 --kv q8_0 --ram 8GB
     """
     from edgellm.machine import memory
@@ -65,7 +66,7 @@ def fit(
     outline = _outline(here, model, quiet=quiet or as_json)
     n_ctx = choose_context(outline.n_ctx_train, ctx_size)
     plan = RunPlan(n_ctx, slots, kind, n_threads=threads or usable_cores())
-    others = offers(load_recipes(here.recipe_directories).values(), without=model.partition(":")[0])
+    others = offers(load_recipes(here.recipe_directories).values(), instead_of=model)
     answer = judge(outline, plan, room, others)
     if as_json:
         print_json(answer)
@@ -131,5 +132,5 @@ def _print(answer: Fit) -> None:
         return
     print_line("what fits instead:" if answer.alternatives else "nothing known here fits instead")
     for each in answer.alternatives:
-        model, options_ = each.model or answer.model, each.options
+        model, options_ = shlex.quote(each.model or answer.model), each.options
         print_line(f"  {each.what:<44} {size(each.total):>8}   edgellm fit {model} {options_}")

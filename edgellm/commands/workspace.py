@@ -97,7 +97,7 @@ class Workspace:
         if outline is None:
             return None
         recipes = load_recipes(self.recipe_directories).values()
-        others = offers(recipes, without=plan.choice.recipe.name if plan.choice.recipe else "")
+        others = offers(recipes, instead_of=plan.name)
         return judge(outline, RunPlan(choose_context(outline.n_ctx_train, None)), memory.room(), others)
 
     def pull(self, plan: PullPlan, fit: Fit | None, *, force: bool, report: Report) -> InstalledModel:

@@ -53,10 +53,25 @@ def outline_of_recipe(choice: Choice) -> Outline | None:
     return outline if known is None else replace(outline, n_bytes=known)
 
 
-def offers(recipes: Iterable[Recipe], *, without: str) -> list[Outline]:
-    """The outlines of the chat models among recipes that tell their shape: what may be offered instead."""
-    choices = [recipe.choose() for recipe in recipes if recipe.chat and recipe.name != without]
-    return [outline for choice in choices if (outline := outline_of_recipe(choice)) is not None]
+def offers(recipes: Iterable[Recipe], *, instead_of: str) -> list[Outline]:
+    """What may be offered instead of a recipe's model: its other quantizations, then other chat models.
+
+    Those that tell their shape, the largest first: it is likely the best.
+    """
+    name, _, label = instead_of.partition(":")
+    siblings, others = [], []
+    for recipe in recipes:
+        if recipe.name == name:
+            here = (label or recipe.quant).lower()
+            siblings += [recipe.choose(each) for each in recipe.choices if each.lower() != here]
+        elif recipe.chat:
+            others.append(recipe.choose())
+    return [*_by_size(siblings), *_by_size(others)]
+
+
+def _by_size(choices: Iterable[Choice]) -> list[Outline]:
+    known = (outline for choice in choices if (outline := outline_of_recipe(choice)) is not None)
+    return sorted(known, key=lambda outline: -outline.n_bytes)
 
 
 def _ranges(file: RemoteFile, hub: Hub, report: Report) -> Ranges:

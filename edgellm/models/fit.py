@@ -8,6 +8,7 @@ Nothing is loaded or downloaded for it: an outline comes from a header, a config
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ HEADER_STEP = 1 << 20
 # What is offered, or chosen under a cap, when the wanted type of cache is too large.
 SMALLER_CACHE = "Q8_0"
 LEAST_CONTEXT = 512
+MOST_MODELS, MOST_OF_ONE_MODEL = 5, 2
 
 
 class Ranges(Protocol):
@@ -136,7 +138,7 @@ def judge(outline: Outline, plan: RunPlan, room: Room, others: Iterable[Outline]
         address_space=room.address_space,
         fits=fits,
         largest_context=largest_context(outline, plan, room),
-        alternatives=() if fits else (*_other_ways(outline, plan, room), *_other_models(others, plan, room)),
+        alternatives=() if fits else (*_other_ways(outline, plan, room), *_other_models(outline, others, plan, room)),
     )
 
 
@@ -232,17 +234,23 @@ def _other_ways(outline: Outline, plan: RunPlan, room: Room) -> Iterable[Alterna
         yield Alternative("one slot", "--slots 1", one.total)
 
 
-def _other_models(others: Iterable[Outline], plan: RunPlan, room: Room) -> list[Alternative]:
-    """Those that fit at the same context or their default, the largest first: it is likely the best."""
-    found: list[tuple[int, Alternative]] = []
+def _other_models(outline: Outline, others: Iterable[Outline], plan: RunPlan, room: Room) -> Iterable[Alternative]:
+    """Those that fit at the same context or their default, in their order; not every quantization of one model."""
+    offered: Counter[str] = Counter()
     for other in others:
+        name = other.name.partition(":")[0]
+        if name == outline.name.partition(":")[0] and other.n_bytes >= outline.n_bytes:
+            continue
+        if offered[name] == MOST_OF_ONE_MODEL or offered.total() == MOST_MODELS:
+            continue
         n_ctx = min(plan.n_ctx, other.n_ctx_train, DEFAULT_CONTEXT)
         kv_type = plan.kv_type if other.allows(plan.kv_type) else "F16"
         need = estimate(other, replace(plan, n_ctx=n_ctx, kv_type=kv_type))
         if need.fits(room):
-            what = f"{other.name} {other.quant} with {n_ctx:,} tokens"
-            found.append((other.n_bytes, Alternative(what, f"-c {n_ctx}", need.total, other.name)))
-    return [alternative for _, alternative in sorted(found, key=lambda pair: -pair[0])]
+            quant = "" if ":" in other.name else f" {other.quant}"
+            what = f"{other.name}{quant} with {n_ctx:,} tokens"
+            offered[name] += 1
+            yield Alternative(what, f"-c {n_ctx}", need.total, other.name)
 
 
 def _round(n_ctx: int) -> int:

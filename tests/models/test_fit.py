@@ -24,7 +24,8 @@ from edgellm.models.memory import RunPlan, estimate
 from edgellm.models.outline import Outline
 from edgellm.models.planned import Sizes, planned, read_checkpoint_outline
 from edgellm.models.pull import make_plan
-from edgellm.models.recipe import Choice, HubSource, ModelShape, Recipe
+from edgellm.models.recipe import Choice, HubSource, ModelShape, Recipe, load_recipes
+from edgellm.settings import resource_directory
 from tests.models.hub_server import HubServer
 from tests.models.shapes import LLAMA_7B, SMALL_LLAMA, header_of, write_shape
 
@@ -244,13 +245,31 @@ def recipe(name: str, *, chat: bool = True, quant: str = "Q4_K_M", shape: bool =
 
 def test_recipes_are_offered_by_their_shapes() -> None:
     recipes = [recipe("a"), recipe("b", quant="Q8_0"), recipe("c", chat=False), recipe("d", shape=False), recipe("e")]
-    assert [outline.name for outline in offers(recipes, without="e")] == ["a", "b"]
-    fit = judge(planned(PHI3, "F16"), RunPlan(), Room(2 * GB), offers(recipes, without="e"))
-    assert [each.model for each in fit.alternatives] == ["b", "a"]  # the larger one first
+    assert [outline.name for outline in offers(recipes, instead_of="e")] == ["b", "a"]  # the larger one first
+    fit = judge(planned(PHI3, "F16"), RunPlan(), Room(2 * GB), offers(recipes, instead_of="e"))
+    assert [each.model for each in fit.alternatives] == ["b", "a"]
     with pytest.raises(DoesNotFit) as caught:
         refuse_unless_fitting(fit)
     assert caught.value.hint == "edgellm pull b, or the same with --force"
     assert outline_of_recipe(recipe("d", shape=False).choose()) is None
+
+
+def test_other_quantizations_come_before_other_models() -> None:
+    many = recipe("many", quant="F16").model_copy(update={"quants": ("Q8_0", "Q6_K", "Q5_K_M", "Q4_0")})
+    others = offers([recipe("a"), many], instead_of="many")
+    assert [outline.name for outline in others] == ["many:Q8_0", "many:Q6_K", "many:Q5_K_M", "many:Q4_0", "a"]
+    assert "many" in [outline.name for outline in offers([many], instead_of="many:Q8_0")]
+    fit = judge(planned(PHI3, "F16"), RunPlan(), Room(2 * GB), others)
+    assert [each.model for each in fit.alternatives] == ["many:Q8_0", "many:Q6_K", "a"]
+
+
+def test_recipes_of_ours_can_be_estimated_offline() -> None:
+    for name, ours in load_recipes([resource_directory("recipes")]).items():
+        for label in ours.choices:
+            outline = outline_of_recipe(ours.choose(label))
+            assert outline is None or estimate(outline, RunPlan(256)).total > outline.n_bytes / 2, (name, label)
+        if name in ("smollm2", "bitnet-2b", "phi-3-mini", "phi-3-mini-128k", "qwen2.5-7b", "qwen-7b-chat"):
+            assert outline_of_recipe(ours.choose()) is not None, name
 
 
 @pytest.fixture
