@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgellm.commands.completion import model_names
 from edgellm.commands.workspace import workspace
 from edgellm.ui import options
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 def pull(
     model: Annotated[
-        str, typer.Argument(help="A recipe's name, NAME:VARIANT, user/repo[:QUANT] on the Hub, or hf://...")
+        str,
+        typer.Argument(
+            help="A recipe's name, NAME:VARIANT, user/repo[:QUANT] on the Hub, or hf://...", autocompletion=model_names
+        ),
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be fetched.")] = False,
     revision: Annotated[

