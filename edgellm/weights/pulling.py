@@ -56,7 +56,8 @@ class Pulling:
             if installed is not None and not force and installed.is_whole and installed.source == plan.source:
                 return installed
             require_space(self.store.directory, plan.size, purpose=f"converting {plan.name}")
-            with self._workplace(plan.name) as work, self._checkpoint(plan, work, force, report) as checkpoint:
+            again = force and installed is not None
+            with self._workplace(plan.name) as work, self._checkpoint(plan, work, again, report) as checkpoint:
                 made = self._make(checkpoint, plan, plan.convert, work, report)
                 return self._register(made, plan, report)
 

@@ -79,6 +79,8 @@ def test_a_repository_by_its_name(server: HubServer, settings: Settings, cache: 
     assert Path(listed[0]["path"]).is_relative_to(cache.directory)
     server.requests.clear()
     assert "when it was pulled" in edgellm("pull", "user/tiny-GGUF:q8_0").stdout and server.requests == []
+    sent = server.sent
+    assert edgellm("pull", "user/tiny-GGUF:q8_0", "--force").returncode == 0 and server.sent >= sent + len(TINY)
     removed = edgellm("rm", "-y", "user/tiny-GGUF:q8_0")
     assert removed.returncode == 0 and data(edgellm("list", "--json")) == []
 
@@ -228,7 +230,7 @@ def test_offline_uses_what_is_in_the_cache(server: HubServer, settings: Settings
     store = Store(settings.models)
     store.forget(store.get("user/tiny"))
     server.requests.clear()
-    again = data(edgellm("pull", "user/tiny", "--json", "--offline"))
+    again = data(edgellm("pull", "user/tiny", "--json", "--offline", "--force"))
     assert again["path"] == first["path"] and again["source"] == first["source"] and server.requests == []
 
 
