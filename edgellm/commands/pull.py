@@ -76,7 +76,7 @@ def _headline(plan: PullPlan) -> str:
     parts = [plan.name, str(plan.choice.source), plan.quant or "", size(plan.size), plan.licence or "licence unknown"]
     if plan.missing < plan.size:
         parts.append(f"{size(plan.size - plan.missing)} of it is here already")
-    return "  ".join(part for part in parts if part)
+    return "  ".join(part for part in dict.fromkeys(parts) if part)
 
 
 def _verdict(fit: Fit | None) -> str:
