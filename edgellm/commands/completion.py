@@ -43,10 +43,3 @@ def model_names(incomplete: str) -> list[str]:
 
     known = {*workspace().store.names(), *recipe_names(workspace().recipe_directories)}
     return sorted(name for name in known if name.startswith(incomplete))
-
-
-def recipe_choices(incomplete: str) -> list[str]:
-    """What `pull` knows by a short name: recipes."""
-    from edgellm.models.recipe import recipe_names
-
-    return [name for name in recipe_names(workspace().recipe_directories) if name.startswith(incomplete)]

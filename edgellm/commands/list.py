@@ -11,6 +11,9 @@ import typer
 from edgellm.commands.workspace import Workspace, workspace
 from edgellm.ui import options
 
+# Variants of a recipe in the table.
+SHOWN = 3
+
 
 def list_models(
     available: Annotated[bool, typer.Option("--available", "-a", help="What can be pulled instead.")] = False,
@@ -36,7 +39,7 @@ def list_models(
         rows = [
             (
                 r.name,
-                ", ".join(r.choices),
+                ", ".join(r.choices[:SHOWN]) + (", ..." if len(r.choices) > SHOWN else ""),
                 count(r.parameters) if r.parameters else "",
                 f"{r.context:,}" if r.context else "",
                 r.licence,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgellm.commands.completion import recipe_choices
+from edgellm.commands.completion import model_names
 from edgellm.commands.workspace import workspace
 from edgellm.ui import options
 
@@ -21,8 +21,7 @@ def pull(
     model: Annotated[
         str,
         typer.Argument(
-            help="A recipe's name, NAME:VARIANT, user/repo[:QUANT] on the Hub, or hf://...",
-            autocompletion=recipe_choices,
+            help="A recipe's name, NAME:VARIANT, user/repo[:QUANT] on the Hub, or hf://...", autocompletion=model_names
         ),
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be fetched.")] = False,
@@ -61,7 +60,7 @@ def pull(
         if dry_run:
             print_json(_described(plan, fit)) if as_json else _show_plan(plan, fit)
             return
-        if not quiet and not as_json:
+        if not quiet:
             note(f"{_headline(plan)}  {_verdict(fit)}".rstrip())
         with progress(quiet=quiet or as_json) as report:
             installed = here.pull(plan, fit, force=force, report=report)
@@ -77,7 +76,7 @@ def _headline(plan: PullPlan) -> str:
     parts = [plan.name, str(plan.choice.source), plan.quant or "", size(plan.size), plan.licence or "licence unknown"]
     if plan.missing < plan.size:
         parts.append(f"{size(plan.size - plan.missing)} of it is here already")
-    return "  ".join(part for part in parts if part)
+    return "  ".join(part for part in dict.fromkeys(parts) if part)
 
 
 def _verdict(fit: Fit | None) -> str:

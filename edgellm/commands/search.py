@@ -25,7 +25,8 @@ def search(
               edgellm search falcon ternary --offline
     """
     from edgellm.errors import NetworkError
-    from edgellm.models.hub import Found, Patience
+    from edgellm.models.hub import Found
+    from edgellm.models.patience import Patience
     from edgellm.models.recipe import load_recipes, matches
     from edgellm.ui.console import note, print_json, print_table
     from edgellm.ui.progress import progress

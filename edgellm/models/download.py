@@ -19,8 +19,9 @@ from typing import IO, Protocol
 
 from edgellm.errors import ChecksumMismatch, DiskFull, FileAccessError
 from edgellm.files import CHUNK, locked, require_space, sync_directory, sync_file
-from edgellm.models.hub import Hub, RangeRefused, RemoteFile, Transient
+from edgellm.models.hub import Hub, RangeRefused, RemoteFile
 from edgellm.models.hub_cache import HubCache
+from edgellm.models.patience import Transient
 from edgellm.progress import Progress, Report, silent
 
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
@@ -49,17 +50,18 @@ def download(
         with locked(cache.lock(file), lambda: report(Progress(f"waiting for another pull of {file.name}"))):
             blob = cache.blob(file)
             if force or not blob.is_file() or not _is_right(blob, file, report):
-                _set_aside(blob, cache.corrupt(file), keep=not force)
-                _fetch(hub, file, cache, report, force=force)
+                if not force:
+                    _set_aside(blob, cache.corrupt(file))
+                _fetch(hub, file, cache, report)
             return cache.publish(file, revision)
 
 
-def _fetch(hub: Hub, file: RemoteFile, cache: HubCache, report: Report, *, force: bool) -> None:
+def _fetch(hub: Hub, file: RemoteFile, cache: HubCache, report: Report) -> None:
     """Download what is missing, compare the hash, and give the blob its name."""
     partial = cache.partial(file)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    if force or (partial.exists() and partial.stat().st_size > file.size):
-        partial.unlink(missing_ok=True)
+    if partial.exists() and partial.stat().st_size > file.size:
+        partial.unlink()
     digest = _digest(file)
     with partial.open("a+b") as out:
         out.seek(0)
@@ -103,7 +105,7 @@ def _receive(hub: Hub, file: RemoteFile, out: IO[bytes], here: int, digest: _Dig
                 report(Progress(file.name, here, file.size, "B", rate(here)))
         except Transient as error:
             out.flush()
-            hub.wait(error, pauses, report)
+            hub.patience.wait(error, pauses, report)
         except RangeRefused:
             if not here:
                 raise
@@ -153,10 +155,10 @@ def _is_right(path: Path, file: RemoteFile, report: Report) -> bool:
     return digest.hexdigest() == file.etag or not _is_hash(file)
 
 
-def _set_aside(path: Path, aside: Path, *, keep: bool = True) -> Path:
-    """Take a corrupt file out of the way, or delete it; one of each is kept."""
-    if path.is_symlink() or not keep:
-        path.unlink(missing_ok=True)
+def _set_aside(path: Path, aside: Path) -> Path:
+    """Take a corrupt file out of the way; one of each is kept."""
+    if path.is_symlink():
+        path.unlink()
     elif path.exists():
         path.replace(aside)
     return aside

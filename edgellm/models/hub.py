@@ -13,11 +13,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
@@ -39,7 +36,8 @@ from huggingface_hub.utils import get_session, hf_raise_for_status  # type: igno
 
 from edgellm import __version__
 from edgellm.errors import AccessDenied, ChecksumMismatch, ModelNotFound, NetworkError
-from edgellm.progress import Progress, Report, silent
+from edgellm.models.patience import Patience, Transient, Watch, retry_after
+from edgellm.progress import Report, silent
 
 MAX_ANSWER = 64_000_000
 MAX_FILES = 100_000
@@ -49,17 +47,8 @@ TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 Result = TypeVar("Result")
 
 
-class Transient(NetworkError):
-    """A failure that may be over in a moment; `wait` is how long the server asks to be left alone, in seconds."""
-
-    code = "network-transient"
-    wait: float | None = None
-
-
 class RangeRefused(NetworkError):
     """The server has no such part of the file (416)."""
-
-    code = "range-refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,21 +86,6 @@ class Found:
     likes: int
     gated: bool
     updated: str
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """When a server is given up: pauses between failures in a row, the longest wait it may ask for, its least rate.
-
-    Every byte that arrives starts the pauses again; a rate below `least_rate` bytes per second over `window` seconds
-    ends the download, whatever arrives.
-    """
-
-    pauses: Sequence[float] = (1, 2, 4, 8, 8)
-    longest_wait: float = 300
-    window: float = 60
-    least_rate: float = 1000
-    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +189,7 @@ class Hub:
             headers["Range"] = f"bytes={start}-{stop - 1}"
         with self._answer(url, headers, {}, _Wanted(file.repo, file.commit, file.name)) as response:
             position = _first_byte(response, file, start)
-            watch = _Watch(self.patience, file.name)
+            watch = Watch(self.patience, file.name)
             for chunk in response.iter_bytes():
                 watch(len(chunk))
                 # A server without ranges sends all of the file: what is here already is skipped.
@@ -230,19 +204,6 @@ class Hub:
         if position < stop:
             raise Transient(f"{file.name} arrives incomplete", why=f"the server ended after byte {position}")
 
-    def wait(self, error: Transient, pauses: Iterator[float], report: Report) -> None:
-        """Wait before the next attempt; raises `error` when there is none left, or it would be too far away."""
-        pause = next(pauses, None)
-        if pause is None:
-            raise error
-        if error.wait is not None:
-            pause = error.wait
-        if pause > self.patience.longest_wait:
-            error.hint = f"the same again in {pause:.0f} s"
-            raise error
-        report(Progress(f"{error.what}: trying again in {pause:.0f} s"))
-        self.patience.sleep(pause)
-
     def _persist(self, action: Callable[[], Result], report: Report) -> Result:
         """A question rather than a download: someone waits for the answer, so it is given up sooner."""
         pauses = iter(self.patience.pauses[:QUESTIONS])
@@ -250,12 +211,12 @@ class Hub:
             try:
                 return action()
             except Transient as error:
-                self.wait(error, pauses, report)
+                self.patience.wait(error, pauses, report)
 
     def _json(self, url: str, query: Mapping[str, str], wanted: _Wanted, report: Report) -> Any:
         def read() -> bytes:
             with self._answer(url, {}, query, wanted) as response:
-                watch = _Watch(self.patience, urlsplit(url).netloc)
+                watch = Watch(self.patience, urlsplit(url).netloc)
                 data = bytearray()
                 for chunk in response.iter_bytes():
                     watch(len(chunk))
@@ -366,7 +327,7 @@ class Hub:
         if status in TRANSIENT:
             busy = "asks to slow down" if status == 429 else "has a problem"
             transient = Transient(f"{urlsplit(self.endpoint).netloc} {busy}", why=f"it answers {status}")
-            transient.wait = _retry_after(error.response.headers)
+            transient.wait = retry_after(error.response.headers)
             transient.hint = "the same again later; what has arrived is kept"
             raise transient from error
         raise NetworkError(f"{wanted} cannot be read", why=f"the server answers {status}", status=status) from error
@@ -406,7 +367,7 @@ class RangeReader:
                 for chunk in self._hub.stream(self.file, offset + len(data), stop - offset - len(data)):
                     data += chunk
             except Transient as error:
-                self._hub.wait(error, pauses, self._report)
+                self._hub.patience.wait(error, pauses, self._report)
         self.n_read += len(data)
         return bytes(data)
 
@@ -421,26 +382,6 @@ class _Wanted:
 
     def __str__(self) -> str:
         return f"{self.name} of {self.repo}" if self.name else self.repo
-
-
-class _Watch:
-    """Counts bytes, and ends what has become too slow to ever finish."""
-
-    def __init__(self, patience: Patience, name: str) -> None:
-        self._patience, self._name = patience, name
-        self._since, self._bytes = time.monotonic(), 0
-
-    def __call__(self, n_bytes: int) -> None:
-        self._bytes += n_bytes
-        seconds = time.monotonic() - self._since
-        if seconds < self._patience.window:
-            return
-        if self._bytes < self._patience.least_rate * seconds:
-            rate = self._bytes / seconds
-            why = f"{rate:.0f} bytes a second, less than {self._patience.least_rate:.0f}"
-            hint = "the same again later; what has arrived is kept"
-            raise NetworkError(f"{self._name} arrives too slowly", why=why, hint=hint)
-        self._since, self._bytes = time.monotonic(), 0
 
 
 def is_hugging_face(endpoint: str) -> bool:
@@ -496,15 +437,3 @@ def _size(entry: Mapping[str, Any]) -> int | None:
     lfs = entry.get("lfs")
     size = lfs.get("size") if isinstance(lfs, dict) else entry.get("size")
     return size if isinstance(size, int) and size >= 0 else None
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks for, in `Retry-After` (a number or a date) or `RateLimit`."""
-    value = headers.get("Retry-After", "").strip()
-    if value.isdigit():
-        return float(value[:9])
-    if found := re.search(r"\bt\s*=\s*(\d{1,9})", headers.get("RateLimit", "") if not value else ""):
-        return float(found[1])
-    with contextlib.suppress(ValueError):
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(timezone.utc)).total_seconds())
-    return None

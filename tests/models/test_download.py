@@ -12,8 +12,9 @@ import pytest
 
 from edgellm.errors import ChecksumMismatch, DiskFull, FileAccessError, NetworkError
 from edgellm.models.download import download
-from edgellm.models.hub import Hub, Patience, RemoteFile
+from edgellm.models.hub import Hub, RemoteFile
 from edgellm.models.hub_cache import HubCache
+from edgellm.models.patience import Patience
 from edgellm.progress import Progress
 from tests.models.hub_server import HubServer, git_sha1, sha256
 

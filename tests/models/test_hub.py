@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from edgellm.errors import AccessDenied, ChecksumMismatch, EdgellmError, ModelNotFound, NetworkError
-from edgellm.models.hub import Hub, Patience, is_hugging_face
+from edgellm.models.hub import Hub, is_hugging_face
+from edgellm.models.patience import Patience
 from edgellm.progress import Progress
 from tests.models.hub_server import HubServer, git_sha1, sha256
 
