@@ -60,7 +60,7 @@ def pull(
         if dry_run:
             print_json(_described(plan, fit)) if as_json else _show_plan(plan, fit)
             return
-        if not quiet:
+        if not quiet and not as_json:
             note(f"{_headline(plan)}  {_verdict(fit)}".rstrip())
         with progress(quiet=quiet or as_json) as report:
             installed = here.pull(plan, fit, force=force, report=report)

@@ -111,7 +111,8 @@ def test_a_recipe_knows_hash_and_size(server: HubServer, settings: Settings) -> 
     refused = edgellm("pull", "wrong", "--json")
     assert refused.returncode == 6 and error(refused)["facts"]["expected"] == "0" * 64
     assert server.count("GET /cdn") == 0
-    assert data(edgellm("pull", "right", "--json"))["sha256"] == sha256(TINY)
+    pulled = edgellm("pull", "right", "--json")
+    assert data(pulled)["sha256"] == sha256(TINY) and pulled.stderr == ""
     typo = edgellm("pull", "right:Q4_1")
     assert typo.returncode == 3 and "did you mean Q4_0?" in typo.stderr
 
