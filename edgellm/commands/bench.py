@@ -191,7 +191,7 @@ def _random(here: Workspace, name: str, quant: str | None, head: str | None, *, 
     from edgellm.engine.quantize import Quantizer
     from edgellm.machine.cpu import usable_cores
     from edgellm.measure.bench_contenders import Model, random_model
-    from edgellm.models.known_shapes import find_shape
+    from edgellm.models.shape import find_shape
 
     shape = find_shape(name, here.recipe_directories)
     codec = Quantizer(require(here.settings, here.stack).libraries, usable_cores())
@@ -203,14 +203,14 @@ def _on_disk(
 ) -> list[Model]:
     """The same models, but none is pulled or made; one that is not there was never measured."""
     from edgellm.measure.bench_contenders import Model, random_model_path
-    from edgellm.models.known_shapes import find_shape
-    from edgellm.models.recipe import Recipe
+    from edgellm.models.recipe import Choice
     from edgellm.models.resolve import resolve
+    from edgellm.models.shape import find_shape
     from edgellm.models.store import InstalledModel
 
     found = [(name, resolve(name, here.store, here.recipe_directories)) for name in models or []]
     paths = [(name, it.path if isinstance(it, InstalledModel) else it) for name, it in found]
-    here_now = [Model(name, path) for name, path in paths if not isinstance(path, Recipe)]
+    here_now = [Model(name, path) for name, path in paths if not isinstance(path, Choice)]
     if shape:
         sizes = find_shape(shape, here.recipe_directories)
         here_now.append(Model(shape, random_model_path(shape, sizes, quant, head, here.settings)))

@@ -116,7 +116,9 @@ class FakeModel:
         """Whether it is the end token."""
         return token == END
 
-    def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> FakeContext:
+    def open_context(
+        self, *, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+    ) -> FakeContext:
         """An empty context."""
         return FakeContext(self, n_ctx, n_batch)
 

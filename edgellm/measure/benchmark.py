@@ -36,7 +36,8 @@ from edgellm.measure.bench_result import (
 from edgellm.measure.bench_runner import EngineRunner, Runner
 from edgellm.measure.child import Patience, Stopped
 from edgellm.measure.peer import PeerRunner, check_peer
-from edgellm.models.memory import estimate
+from edgellm.models.memory import RunPlan, estimate
+from edgellm.models.outline import Outline
 from edgellm.models.traffic import bytes_per_token
 from edgellm.progress import Progress, Report, silent
 from edgellm.run.generation import never
@@ -197,11 +198,12 @@ def _need(contender: Contender, plan: Plan) -> int:
     try:
         with GGUFFile.open(contender.path) as gguf:
             _check(gguf, plan)
-            need = estimate(gguf, n_ctx=plan.n_ctx, n_batch=plan.n_batch).total
+            outline = Outline.of([gguf])
+            need = estimate(outline, RunPlan(plan.n_ctx, n_batch=plan.n_batch)).total
             for n_seq in plan.n_seqs:
                 if n_seq > 1:
-                    more = estimate(gguf, n_ctx=plan.n_ctx_seq, n_batch=plan.n_batch)
-                    need += n_seq * more.kv_cache + more.compute
+                    more = estimate(outline, RunPlan(plan.n_ctx_seq, n_seq, n_batch=plan.n_batch))
+                    need += more.kv_cache + more.compute
             return need
     except UnsupportedModel:
         if contender.peer is None:
