@@ -15,10 +15,22 @@ import numpy.typing as npt
 from edgellm.formats.gguf_file import GGUFFile
 from edgellm.formats.gguf_writer import GGUFWriter
 from edgellm.formats.quant_types import QuantType, named_type
+from edgellm.formats.ternary import i2_s_tail
 
 SLAB_BLOCKS = 8192
 # Where the float16 scales lie in a block; everything else in it may be any bits.
-SCALES = {"Q4_0": (0,), "Q4_1": (0, 2), "Q8_0": (0,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "F16": ()}
+SCALES = {
+    "Q4_0": (0,),
+    "Q4_1": (0, 2),
+    "Q8_0": (0,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+    "F16": (),
+    "TQ1_0": (52,),
+    "TQ2_0": (64,),
+    "I2_S": (),
+}
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,8 @@ def _weights(dimensions: tuple[int, ...], quant_type: QuantType) -> Iterator[npt
     slab = _slab(quant_type)
     for start in range(0, n_blocks, SLAB_BLOCKS):
         yield slab[: n_blocks - start]
+    if quant_type.name == "I2_S":
+        yield np.frombuffer(i2_s_tail(0.01), np.uint8)
 
 
 def _slab(quant_type: QuantType) -> npt.NDArray[np.uint8]:
@@ -118,6 +132,8 @@ def _slab(quant_type: QuantType) -> npt.NDArray[np.uint8]:
         values = random.standard_normal((SLAB_BLOCKS, 1), np.float32) * np.float32(0.02)
         return values.astype(np.float16).view(np.uint8)
     slab = random.integers(0, 256, (SLAB_BLOCKS, quant_type.block_bytes), np.uint8)
+    if quant_type.ternary:
+        slab &= 0x55  # no code 3
     for place in SCALES[quant_type.name]:
         scale = random.uniform(1e-5, 1e-4, (SLAB_BLOCKS, 1)).astype(np.float16)
         slab[:, place : place + 2] = scale.view(np.uint8)
