@@ -95,7 +95,7 @@ def _tensors(
 ) -> Iterator[tuple[str, tuple[int, ...], QuantType]]:
     matrix, norm = named_type(kind), named_type("F32")
     width, ffn = shape.width, shape.ffn
-    yield "token_embd.weight", (width, n_vocab), matrix
+    yield "token_embd.weight", (width, n_vocab), named_type(head) if matrix.ternary else matrix
     for blk in (f"blk.{layer}." for layer in range(shape.n_layers)):
         yield blk + "attn_norm.weight", (width,), norm
         if shape.architecture == "phi3":
