@@ -60,8 +60,12 @@ class product : public ggml::cpu::tensor_traits {
         const matrix w = packed_matrix(weights->data, weights->ne[1], weights->ne[0]);
         const quantizer quantize(k, params->wdata, n_tokens, w.n_columns, by_segment_, params->nth);
 
-        for (int64_t token = params->ith; token < n_tokens; token += params->nth) {
-            quantize.add(token, (const float *) row_address(x, token), params->ith);
+        // whole tiles where there are enough: threads that write to the same one take its cache lines from each other
+        const int64_t step = n_tokens >= k.tile*params->nth ? k.tile : 1;
+        for (int64_t first = params->ith*step; first < n_tokens; first += params->nth*step) {
+            for (int64_t token = first; token < std::min(first + step, n_tokens); ++token) {
+                quantize.add(token, (const float *) row_address(x, token), params->ith);
+            }
         }
         if (params->ith == 0) {
             quantize.pad();
