@@ -123,10 +123,11 @@ def _print_tensors(table: TensorTable) -> None:
             f"{tensor.bpw:.2f}",
             {True: "yes", False: "no", None: ""}[tensor.ternary],
             _scales_text(tensor.scales),
+            tensor.product or "",
         )
         for tensor in table.tensors
     ]
-    print_table(("TENSOR", "TYPE", "SHAPE", "SIZE", "BITS/WEIGHT", "TERNARY", "SCALES"), rows, right=(3, 4))
+    print_table(("TENSOR", "TYPE", "SHAPE", "SIZE", "BITS/WEIGHT", "TERNARY", "SCALES", "PRODUCT"), rows, right=(3, 4))
     typer.echo()
     print_fields([("embedding", size(table.embedding_bytes)), ("other", size(table.other_bytes))])
 

@@ -6,8 +6,8 @@ table.embedding_bytes, table.tensors[0].scales
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,10 @@ from edgellm.formats.ternary import TQ1_0_BLOCK, TQ2_0_BLOCK, block_scales, i2_s
 EMBEDDINGS = ("token_embd", "output", "per_layer_token_embd", "position_embd", "token_types")
 _BLOCK = 256
 _SAMPLE = 1 << 16
+# With activations quantised per token, or per 256 columns; or by upstream's product, because a row has blocks with
+# different scales or more columns than the kernels take.
+Product = Literal["token", "segment", "upstream"]
+MAX_COLUMNS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,8 @@ class Tensor:
     """One tensor: `shape` in ne order.
 
     `ternary` says whether its weights are all -scale, 0 or +scale: so for ternary types, and for plain floats when
-    the first 65,536 weights are so in blocks of 256; None where that is not looked at.
+    the first 65,536 weights are so in blocks of 256; None where that is not looked at. `product` is how the engine's
+    ternary kernels take a tensor of a ternary type (patches/native/ternary/buffer.cpp).
     """
 
     name: str
@@ -45,6 +50,7 @@ class Tensor:
     bpw: float
     ternary: bool | None
     scales: Scales | None
+    product: Product | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +70,37 @@ def tensor_table(gguf: GGUFFile) -> TensorTable:
 
 
 def _describe(gguf: GGUFFile, info: TensorInfo) -> Tensor:
-    scales = _summary(_ternary_scales(gguf, info)) if info.type.ternary else None
+    scales = _ternary_scales(gguf, info) if info.type.ternary else None
     ternary = True if info.type.ternary else _looks_ternary(gguf, info)
     gguf.release(info)
     bpw = 8 * info.nbytes / info.n_params
-    return Tensor(info.name, info.type.name, info.shape, info.nbytes, bpw, ternary, scales)
+    summary, product = (None, None) if scales is None else (_summary(scales), _product(info, scales))
+    return Tensor(info.name, info.type.name, info.shape, info.nbytes, bpw, ternary, summary, product)
 
 
 def _ternary_scales(gguf: GGUFFile, info: TensorInfo) -> npt.NDArray[np.floating]:
+    """Scales [rows, blocks of a row]; one of an I2_S tensor."""
     data = gguf.tensor_bytes(info)
     if info.type.name == "I2_S":
-        return np.array([i2_s_scale(data, name=info.name)])
+        return np.array([[i2_s_scale(data, name=info.name)]])
     layout = TQ1_0_BLOCK if info.type.name == "TQ1_0" else TQ2_0_BLOCK
-    return np.unique(block_scales(data.reshape(-1, info.type.block_bytes), layout, name=info.name))
+    scales = block_scales(data.reshape(-1, info.type.block_bytes), layout, name=info.name)
+    return scales.reshape(-1, info.shape[0] // info.type.block_size)
 
 
-def _summary(scales: Sequence[float] | npt.NDArray[np.floating]) -> Scales:
+def _product(info: TensorInfo, scales: npt.NDArray[np.floating]) -> Product:
+    if info.shape[0] > MAX_COLUMNS or sum(n > 1 for n in info.shape[1:]) > 1:
+        return "upstream"
+    # Blocks of zeros go with any scale.
+    row = scales.max(axis=1, keepdims=True, where=scales != 0, initial=-np.inf)
+    if not ((scales == row) | (scales == 0)).all():
+        return "upstream"
+    return "token" if len(np.unique(row[np.isfinite(row)])) <= 1 else "segment"
+
+
+def _summary(scales: npt.NDArray[np.floating]) -> Scales:
     """Blocks of zeros, whose scale ggml stores as 0, count only where there is nothing else."""
-    magnitudes = np.unique(np.abs(np.asarray(scales, np.float64)))
+    magnitudes = np.unique(np.abs(scales.astype(np.float64)))
     used = magnitudes[magnitudes != 0] if magnitudes.any() else magnitudes
     return Scales(len(used), float(used[0]), float(used[-1]))
 

@@ -114,6 +114,18 @@ def test_blocks_with_different_scales_take_upstreams_path(ggml: Ggml, type_id: i
 
 
 @pytest.mark.parametrize("type_id", [TQ1_0, TQ2_0])
+def test_blocks_of_zeros_go_with_any_scale(ggml: Ggml, type_id: int) -> None:
+    """ggml stores the scale 0 for them, also where the rest of the tensor has one."""
+    weights, x = Weights(40, 1024, "one"), activations(3, 1024)
+    weights.codes[3:5, 256:512], weights.codes[7], weights.codes[0] = 0, 0, 0
+    zeros = ~weights.codes.reshape(40, 4, 256).any(axis=2)
+    weights.d = np.where(zeros, np.float16(0), weights.d)
+    y = ggml.repacked_product(type_id, weights.data(type_id), (1024, 40), x)
+    weights.d = np.full_like(weights.d, weights.d.max())
+    np.testing.assert_array_equal(y, weights.times(x))
+
+
+@pytest.mark.parametrize("type_id", [TQ1_0, TQ2_0])
 def test_row_scales_lose_no_more_than_upstream(ggml: Ggml, type_id: int) -> None:
     weights, x = Weights(256, 1536, "row"), activations(32, 1536)
     data, exact = weights.data(type_id), x @ (weights.codes * weights.d[:, :1].astype(np.float32)).T

@@ -52,16 +52,23 @@ void decode_block(const block_tq1_0 & block, uint8_t * codes) {
     unpack_trits(block.qh, 4, 4, codes + 240);
 }
 
-// Codes of a row; returns whether all blocks have the scale of the first one.
+// Codes of a row; returns whether all blocks have the same scale. A block of zeros, for which ggml stores the scale 0,
+// goes with any.
 template <typename block_type>
 bool decode_blocks(const void * row, int64_t n_columns, uint8_t * codes, float * scale) {
     const block_type * blocks = (const block_type *) row;
     bool same = true;
-    for (int64_t b = 0; b < n_columns/QK_K; ++b) {
-        decode_block(blocks[b], codes + b*QK_K);
-        same = same && blocks[b].d == blocks[0].d;
+    *scale = 0.0f;
+    for (int64_t b = 0; b < n_columns/QK_K; ++b, codes += QK_K) {
+        const float d = ggml_fp16_to_fp32(blocks[b].d);
+        if (d == 0.0f) {
+            std::fill(codes, codes + QK_K, 1);
+            continue;
+        }
+        decode_block(blocks[b], codes);
+        same = same && (*scale == 0.0f || *scale == d);
+        *scale = d;
     }
-    *scale = ggml_fp16_to_fp32(blocks[0].d);
     return same;
 }
 
@@ -165,7 +172,10 @@ packing pack(ggml_type type, const void * tensor, int64_t n_rows, int64_t n_colu
     for (auto & helper : helpers) {
         helper.join();
     }
-    const bool one_scale = std::all_of(scales, scales + n_rows, [&](float scale) { return scale == scales[0]; });
+    const float * first = std::find_if(scales, scales + n_rows, [](float scale) { return scale != 0.0f; });
+    const bool one_scale = std::all_of(first, (const float *) scales + n_rows, [&](float scale) {
+        return scale == *first || scale == 0.0f;
+    });
     return { all.exact, one_scale };
 }
 

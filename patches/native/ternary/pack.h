@@ -17,8 +17,8 @@ size_t packed_size(int64_t n_rows, int64_t n_columns);
 matrix packed_matrix(const void * data, int64_t n_rows, int64_t n_columns);
 
 struct packing {
-    bool exact;     // false: some row has blocks with different scales, and the layout cannot hold it
-    bool one_scale; // all rows have the same scale
+    bool exact;      // false: some row has blocks with different scales, and the layout cannot hold it
+    bool one_scale;  // all rows have the same scale, or only zeros
 };
 
 // Packs the bytes of a whole tensor into `packed_size` bytes at `target`, with a few threads where it is large.
