@@ -103,7 +103,8 @@ def test_show_tensors_of_an_i2_s_file(tmp_path: Path) -> None:
         "kB",
         "2.00",
         "yes",
-        row.split()[-1],
+        row.split()[-2],
+        "token",
     ]
     assert float(row.split()[-1]) == pytest.approx(matrix["scales"]["largest"], rel=1e-5)
 
