@@ -106,7 +106,7 @@ def test_show_tensors_of_an_i2_s_file(tmp_path: Path) -> None:
         row.split()[-2],
         "token",
     ]
-    assert float(row.split()[-1]) == pytest.approx(matrix["scales"]["largest"], rel=1e-5)
+    assert float(row.split()[-2]) == pytest.approx(matrix["scales"]["largest"], rel=1e-5)
 
 
 @pytest.mark.engine
