@@ -58,7 +58,9 @@ def mutations(draw: st.DrawFn, original: bytes) -> bytes:
 def read_gguf(data: bytes) -> None:
     """Open, then look at everything a program could look at."""
     header = parse_header(data, file_size=len(data), name="fuzzed.gguf")
-    model = GGUFFile(Path("fuzzed.gguf"), data, header, check_tensors(header, file_size=len(data), name="fuzzed.gguf"))
+    model = GGUFFile(
+        Path("fuzzed.gguf"), data, header, check_tensors(header, file_size=len(data), name="fuzzed.gguf"), len(data)
+    )
     for key, value in model.metadata.items():
         assert len(model.metadata.raw(key)) <= len(data)
         if isinstance(value, GGUFArray):

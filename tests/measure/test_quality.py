@@ -134,7 +134,7 @@ def test_the_embedded_model_against_raw_logits(llm: LlamaEngine, smollm2: Path) 
 def test_windows_and_memory_that_are_refused(llm: LlamaEngine, smollm2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ContextTooLarge):
         measure(llm, smollm2, read_sample(), QualityOptions(1 << 20), against=None, watch=Watch())
-    monkeypatch.setattr(memory, "available", lambda: 100_000_000)
+    monkeypatch.setattr(memory, "room", lambda: memory.Room(100_000_000, None))
     with pytest.raises(DoesNotFit) as refused:
         measure(llm, smollm2, read_sample(), QualityOptions(), against=smollm2, watch=Watch())
     assert "without --against" in str(refused.value.hint)
