@@ -18,7 +18,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgellm.commands import bench, chat, convert, doctor, engine, overview, pull, quality, quantize, rm, run, show
+from edgellm.commands import (
+    bench,
+    chat,
+    chats,
+    convert,
+    doctor,
+    engine,
+    overview,
+    pull,
+    quality,
+    quantize,
+    rm,
+    run,
+    show,
+)
 from edgellm.commands import list as list_command
 from edgellm.errors import DiskFull, EdgellmError, FileAccessError
 from edgellm.settings import is_true
@@ -139,6 +153,7 @@ def root(
 
 app.command()(run.run)
 app.command()(chat.chat)
+app.add_typer(chats.app, name="chats")
 app.command()(pull.pull)
 app.command("list")(list_command.list_models)
 app.command("ls", hidden=True)(list_command.list_models)

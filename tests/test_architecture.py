@@ -27,6 +27,7 @@ OWNERS = {
     "jinja2": {"run/chat_template.py"},
     "pydantic": {"models/recipe.py"},
     "platformdirs": {"settings.py"},
+    "sqlite3": {"run/chats.py"},
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -17,6 +18,9 @@ def run(
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
     ctx_size: options.ContextSize = None,
     max_tokens: options.MaxTokens = -1,
+    max_time: options.MaxTime = None,
+    loop_guard: options.Guard = True,
+    on_loop: options.OnLoop = options.LoopAction.STOP,
     threads: options.Threads = None,
     temp: options.Temperature = None,
     top_k: options.TopK = None,
@@ -36,9 +40,8 @@ def run(
     Examples: edgellm run smollm2 "What is the capital of France?"
               git diff | edgellm run smollm2 "Summarise this change:"
     """
-    from edgellm.commands.answering import choose_sampling, load_model, stream_answer
+    from edgellm.commands.answering import choose_limits, choose_sampling, load_model, stream_answer
     from edgellm.errors import UsageError
-    from edgellm.run.generation import Limits
     from edgellm.run.loading import LoadOptions
     from edgellm.ui.console import print_json, stderr
     from edgellm.ui.interrupt import Interrupt
@@ -58,8 +61,9 @@ def run(
     loaded = load_model(here, path, load_options, quiet=quiet or as_json)
     with Interrupt() as interrupt:
         answer = loaded.session.complete if raw else loaded.session.ask
-        events = answer(text, sampling, Limits(max_tokens, interrupt.requested))
-        answer_text, numbers = stream_answer(events, loaded, show=not as_json, live=not quiet)
+        limits = replace(choose_limits(max_tokens, max_time, loop_guard, on_loop), interrupted=interrupt.requested)
+        events = answer(text, sampling, limits)
+        answer_text, numbers = stream_answer(events, loaded, show=not as_json, live=not quiet, limits=limits)
     if as_json:
         print_json(
             {"model": model, "text": answer_text, "threads": loaded.n_threads, "sampling": sampling, "stats": numbers}
