@@ -14,8 +14,10 @@ import ctypes
 import importlib
 import os
 import sys
+import tempfile
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,8 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.engine.base import ModelInfo, Sampling
+from edgellm.engine.grammar import check_grammar
 from edgellm.engine.installed import BUILD_COMMAND, InstalledEngine
-from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel
+from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel, UsageError
 from edgellm.progress import Progress, Report, silent
 
 GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR = 3, 4
@@ -33,6 +36,10 @@ LLAMA_DECODE_NO_SLOT = 1
 NULL_TOKEN = -1
 # The engine's caches are multiples of so many tokens.
 CONTEXT_PADDING = 256
+# llama_token_data.
+TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+# What ends a sequence for DRY, as in llama.cpp's own programs.
+DRY_BREAKERS = (b"\n", b":", b'"', b"*")
 
 
 class LlamaEngine:
@@ -199,6 +206,8 @@ class LlamaModel:
         params.n_batch = params.n_ubatch = n_batch
         params.n_threads = params.n_threads_batch = n_threads
         params.n_seq_max = n_seq
+        # A cache for each sequence, so that each gets the same logits, to the last bit, whatever its neighbours are.
+        params.kv_unified = False
         params.no_perf = True
         pointer = self._c.llama_init_from_model(self._pointer, params)
         if not pointer:
@@ -214,23 +223,52 @@ class LlamaModel:
 
 
 class LlamaSampler:
-    """penalties -> top-k -> top-p -> min-p -> temperature -> draw, or penalties -> greedy."""
+    """penalties -> DRY -> top-k -> top-p -> min-p -> temperature -> draw, or penalties -> DRY -> greedy.
 
-    def __init__(self, c: Any, context: Any, sampling: Sampling, history: Sequence[int]) -> None:
+    `row` tells which row of the last batch's logits is this sequence's. A grammar is asked about the drawn token, and
+    only if it says no about all tokens, because that takes long; then the draw is repeated among what it permits.
+    """
+
+    def __init__(
+        self, c: Any, context: Any, sampling: Sampling, history: Sequence[int], row: Callable[[], int]
+    ) -> None:
         self._c = c
         self._context = context
+        self._row = row
+        self._vocab = c.llama_model_get_vocab(c.llama_get_model(context))
+        self._n_vocab = int(c.llama_vocab_n_tokens(self._vocab))
+        self._grammar = self._open_grammar(sampling.grammar) if sampling.grammar else None
         self._pointer = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
-        for sampler in self._steps(sampling):
+        for sampler in self._memories(sampling):
+            for token in history:
+                c.llama_sampler_accept(sampler, token)
             c.llama_sampler_chain_add(self._pointer, sampler)
-        for token in history[-sampling.repeat_last_n :]:
-            c.llama_sampler_accept(self._pointer, token)
+        for sampler in self._choices(sampling):
+            c.llama_sampler_chain_add(self._pointer, sampler)
 
-    def _steps(self, sampling: Sampling) -> Iterator[Any]:
-        c = self._c
-        if sampling.repeat_penalty != 1.0:
-            yield c.llama_sampler_init_penalties(
-                self._n_vocab(), sampling.repeat_last_n, sampling.repeat_penalty, 0.0, 0.0
+    def _open_grammar(self, text: str) -> Any:
+        check_grammar(text)
+        with _stderr_captured() as said:
+            grammar = self._c.llama_sampler_init_grammar(self._vocab, text.encode(errors="replace"), b"root")
+        if not grammar:
+            why = " ".join(said.getvalue().split())[:200] or "it has no rule `root`, or one that begins with itself"
+            raise UsageError("the engine does not understand the grammar", why=why)
+        return grammar
+
+    def _memories(self, sampling: Sampling) -> Iterator[Any]:
+        """The steps that look at earlier tokens."""
+        c, penalties = self._c, (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty)
+        if penalties != (1.0, 0.0, 0.0):
+            yield c.llama_sampler_init_penalties(self._n_vocab, sampling.repeat_last_n, *penalties)
+        if sampling.dry_multiplier > 0:
+            breakers = (ctypes.c_char_p * len(DRY_BREAKERS))(*DRY_BREAKERS)
+            base, allowed, n_ctx = sampling.dry_base, sampling.dry_allowed_length, self._c.llama_n_ctx(self._context)
+            yield c.llama_sampler_init_dry(
+                self._vocab, sampling.dry_multiplier, base, allowed, n_ctx, breakers, len(breakers)
             )
+
+    def _choices(self, sampling: Sampling) -> Iterator[Any]:
+        c = self._c
         if sampling.temperature <= 0:
             yield c.llama_sampler_init_greedy()
             return
@@ -240,19 +278,53 @@ class LlamaSampler:
         yield c.llama_sampler_init_temp(sampling.temperature)
         yield c.llama_sampler_init_dist(sampling.seed)
 
-    def _n_vocab(self) -> int:
-        model = self._c.llama_get_model(self._context)
-        return int(self._c.llama_vocab_n_tokens(self._c.llama_model_get_vocab(model)))
-
     def sample(self) -> int:
-        """Draw the next token; the chain remembers it."""
-        return int(self._c.llama_sampler_sample(self._pointer, self._context, -1))
+        """Draw the next token; the chain and the grammar remember it."""
+        if self._grammar is None:
+            return int(self._c.llama_sampler_sample(self._pointer, self._context, self._row()))
+        candidates = self._candidates()
+        token = self._draw(candidates)
+        if not self._permits(token):
+            candidates = self._candidates()
+            self._apply(self._grammar, candidates)
+            if not np.isfinite(candidates["logit"]).any():
+                raise EngineError("the grammar leaves no token to go on with", why="the vocabulary cannot write it")
+            token = self._draw(candidates)
+        self._c.llama_sampler_accept(self._grammar, token)
+        self._c.llama_sampler_accept(self._pointer, token)
+        return token
+
+    def _candidates(self) -> npt.NDArray[np.void]:
+        """All tokens with their logits, as the engine's steps take them."""
+        pointer = self._c.llama_get_logits_ith(self._context, self._row())
+        candidates = np.zeros(self._n_vocab, TOKEN_DATA)
+        candidates["id"] = np.arange(self._n_vocab)
+        candidates["logit"] = np.ctypeslib.as_array(pointer, shape=(self._n_vocab,))
+        return candidates
+
+    def _draw(self, candidates: npt.NDArray[np.void]) -> int:
+        array = self._apply(self._pointer, candidates)
+        return int(candidates["id"][array.selected])
+
+    def _permits(self, token: int) -> bool:
+        one = np.array([(token, 1.0, 0.0)], TOKEN_DATA)
+        self._apply(self._grammar, one)
+        return bool(np.isfinite(one["logit"][0]))
+
+    def _apply(self, sampler: Any, candidates: npt.NDArray[np.void]) -> Any:
+        """Let a step work on the candidates in place; returns the engine's view of them."""
+        c = self._c
+        data = candidates.ctypes.data_as(ctypes.POINTER(c.llama_token_data))
+        array = c.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
+        c.llama_sampler_apply(sampler, ctypes.byref(array))
+        return array
 
     def close(self) -> None:
-        """Free the chain."""
-        if self._pointer:
-            self._c.llama_sampler_free(self._pointer)
-            self._pointer = None
+        """Free the chain and the grammar."""
+        for pointer in (self._pointer, self._grammar):
+            if pointer:
+                self._c.llama_sampler_free(pointer)
+        self._pointer = self._grammar = None
 
 
 class _Computing:
@@ -339,7 +411,7 @@ class LlamaContext(_Computing):
 
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> LlamaSampler:
         """A chain of samplers in llama.cpp's order."""
-        return LlamaSampler(self._c, self._pointer, sampling, history)
+        return LlamaSampler(self._c, self._pointer, sampling, history, lambda: -1)
 
 
 class LlamaSequences(_Computing):
@@ -360,6 +432,13 @@ class LlamaSequences(_Computing):
         del self.tokens[seq][n_tokens:]
         return n_tokens
 
+    def copy(self, source: int, target: int, n_tokens: int) -> int:
+        """Copy a cache, which the engine does in whole and with the next `decode`, and cut the copy."""
+        self._c.llama_memory_seq_rm(self._memory, target, -1, -1)
+        self._c.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self.tokens[target] = list(self.tokens[source])
+        return self.keep(target, n_tokens) if n_tokens < len(self.tokens[target]) else len(self.tokens[target])
+
     def decode(self, tokens: Mapping[int, Sequence[int]]) -> None:
         """Append tokens to some of the sequences; see `base.Sequences`."""
         total = sum(map(len, tokens.values()))
@@ -367,9 +446,11 @@ class LlamaSequences(_Computing):
             raise ValueError(f"decode takes 1 to {self.n_batch} tokens, at least one a sequence, not {total}")
         if not tokens.keys() <= set(range(self.n_seq)):
             raise ValueError(f"sequences are numbered 0 to {self.n_seq - 1}, not {sorted(tokens)}")
+        if any(len(self.tokens[seq]) + len(added) > self.n_ctx for seq, added in tokens.items()):
+            raise EngineError("the engine failed while computing", why="the context is full")
         batch, index = self._batch, 0
         self._rows = {}
-        for seq, added in tokens.items():
+        for seq, added in sorted(tokens.items()):  # those whose numbers follow each other are computed at once
             for position, token in enumerate(added, len(self.tokens[seq])):
                 batch.token[index], batch.pos[index] = token, position
                 batch.n_seq_id[index], batch.seq_id[index][0] = 1, seq
@@ -385,6 +466,10 @@ class LlamaSequences(_Computing):
     def logits(self, seq: int) -> npt.NDArray[np.float32]:
         """Logits [n_vocab] after the last token of a sequence."""
         return self._row(self._rows[seq])
+
+    def open_sampler(self, seq: int, sampling: Sampling, history: Sequence[int] = ()) -> LlamaSampler:
+        """A chain of samplers for one sequence."""
+        return LlamaSampler(self._c, self._pointer, sampling, history, lambda: self._rows[seq])
 
     def close(self) -> None:
         """Free the context and its batch."""
@@ -428,6 +513,24 @@ def _stamp_of(bindings: Any) -> str:
         return ""
     function.restype = ctypes.c_char_p
     return (function() or b"").decode(errors="replace")
+
+
+@contextlib.contextmanager
+def _stderr_captured() -> Iterator[StringIO]:
+    """What C code writes to stderr by itself; it is there when the block has ended."""
+    said = StringIO()
+    before = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield said
+            finally:
+                os.dup2(before, 2)
+                file.seek(0)
+                said.write(file.read().decode(errors="replace"))
+    finally:
+        os.close(before)
 
 
 @contextlib.contextmanager
