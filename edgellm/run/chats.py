@@ -225,7 +225,7 @@ class ChatStore:
 
     def search(self, query: str, limit: int = 50) -> list[Found]:
         """Messages that have all words of the query, the latest first; case does not matter."""
-        words = query.split()
+        words = query.replace("\0", " ").split()
         if not words:
             raise UsageError("there is nothing to search for", hint="edgellm chats search WORD")
         long = [word for word in words if self.indexed and len(word) >= TRIGRAM]
@@ -253,9 +253,10 @@ class ChatStore:
         self._write("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _chat(self, row: tuple[Any, ...]) -> SavedChat:
-        *described, begins = row
+        chat, model, system, created, updated, n_messages, begins = row
         title = " ".join((begins or "").split())
-        return SavedChat(*described, title if len(title) <= 60 else f"{title[:59]}…")
+        short = title if len(title) <= 60 else f"{title[:59]}…"
+        return SavedChat(chat, model, system, created, updated, n_messages, short)
 
     def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with _failures(self._path):

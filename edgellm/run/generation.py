@@ -126,9 +126,16 @@ def generate(
     began = time.monotonic()
     before = [*prompt, *begun]
     check_length(len(before), context.n_ctx)
-    yield from _prefill(context, before, lambda: limits.halt(began) is not None)
-    if len(context.tokens) < len(before):
-        yield Finished(limits.halt(began) or "interrupted")
+    halted: FinishReason | None = None
+
+    def halt() -> bool:
+        nonlocal halted
+        halted = limits.halt(began)
+        return halted is not None
+
+    yield from _prefill(context, before, halt)
+    if halted:
+        yield Finished(halted)
         return
     answer: list[int] = []
     guard = LoopGuard() if limits.loop_guard else None
@@ -162,8 +169,8 @@ def generate(
                 sampler.close()
                 sampler = context.open_sampler(penalised(sampling), [*before, *answer])
                 continue
-            if halted := limits.halt(began):
-                reason = halted
+            if stopped := limits.halt(began):
+                reason = stopped
                 break
             if len(context.tokens) + 1 >= context.n_ctx:
                 reason = "context"
