@@ -206,13 +206,13 @@ class Conversation:
         """Show an answer and save it, also when it is cut short.
 
         `begins` is called once the question is known to fit, `answered` with the answer and how it ended, `nothing`
-        if there was none.
+        if there was none and the chat goes on.
         """
         from edgellm.commands.answering import stream_answer
         from edgellm.ui.interrupt import Interrupt
 
         before, stats = self._session.messages, None
-        begun = False
+        begun = leaving = False
 
         def begin(stream: Iterator[Event]) -> Iterator[Event]:
             nonlocal begun
@@ -229,10 +229,13 @@ class Conversation:
                 with closing(events(seeded, limits)) as stream:
                     shown = begin(stream)
                     stats = stream_answer(shown, self._loaded, show=True, live=not self._quiet, limits=limits)[1]
+        except (SystemExit, KeyboardInterrupt):
+            leaving = True  # the question stays saved, so that it can be answered another time
+            raise
         finally:
             if self._session.messages is not before:
                 answered(self._session.messages[-1]["content"], stats.finish_reason if stats else "interrupted")
-            elif begun:
+            elif begun and not leaving:
                 nothing()
         self._stats = stats
         self._explain(stats)

@@ -46,7 +46,7 @@ class ChatPrompt:
         # Only commands are completed; a long pasted text must not be looked through at every key.
         is_command = Condition(lambda: get_app().current_buffer.text.startswith("/"))
         self._session: PromptSession[str] = PromptSession(
-            [("class:prompt", "> ")], history=InMemoryHistory(list(reversed(history))), style=style,
+            history=InMemoryHistory(list(reversed(history))), style=style,
             completer=_completer(words, settings), complete_while_typing=is_command, key_bindings=_keys(),
             enable_open_in_editor=True, tempfile_suffix=".txt",
             bottom_toolbar=lambda: [("", printable(status()))] if status() else None,
@@ -54,7 +54,8 @@ class ChatPrompt:
 
     def read(self, default: str = "") -> str:
         """One message, `default` to begin with; `\"\"\"` begins and ends one of several lines."""
-        text = self._session.prompt(default=default)
+        # The prompts are given with every call: the session remembers the last one.
+        text = self._session.prompt([("class:prompt", "> ")], default=default)
         if not text.startswith(QUOTES):
             return text
         lines = [text[len(QUOTES) :]]
