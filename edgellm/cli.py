@@ -40,7 +40,7 @@ from edgellm.ui import options
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 failed, 2 usage, 3 no such model, 4 network, 5 does not fit, 6 corrupt file, 7 engine, "
-    "130 Ctrl-C, 141 closed pipe."
+    "129 hangup, 130 Ctrl-C, 141 closed pipe."
 )
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
