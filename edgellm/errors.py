@@ -72,6 +72,12 @@ class NetworkError(EdgellmError):
     exit_code = 4
 
 
+class AccessDenied(NetworkError):
+    """The Hub knows the model and does not give it to everybody."""
+
+    code = "access-denied"
+
+
 class DoesNotFit(EdgellmError):
     """Too little memory for the model, its context and its working buffers."""
 

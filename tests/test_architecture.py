@@ -26,6 +26,8 @@ OWNERS = {
     "psutil": {"machine/memory.py"},
     "jinja2": {"run/chat_template.py"},
     "pydantic": {"models/recipe.py"},
+    "huggingface_hub": {"models/hub.py"},
+    "httpx2": {"models/hub.py"},
     "platformdirs": {"settings.py"},
 }
 

@@ -25,6 +25,21 @@ def choose_sampling(recipe: Recipe | None, seed: int | None, **asked: float | No
     return Sampling(**chosen, seed=secrets.randbits(31) if seed is None else seed)
 
 
+def require_chat(here: Workspace, name: str) -> None:
+    """Refuse a model whose recipe says that it does not chat, before it is downloaded or loaded."""
+    from edgellm.errors import UsageError
+    from edgellm.models.resolve import recipe_of
+
+    choice = recipe_of(name, here.recipe_directories)
+    recipe = choice.recipe if choice else None
+    if recipe is None or recipe.chat:
+        return
+    if recipe.embedding:
+        raise UsageError(f"{name} is not a chat model", why="it turns texts into vectors", hint=f"edgellm show {name}")
+    why = "it was trained to continue text, not to answer"
+    raise UsageError(f"{name} is not a chat model", why=why, hint=f"edgellm run --raw {name} 'Once upon a time'")
+
+
 def load_model(here: Workspace, path: Path, load_options: LoadOptions, *, quiet: bool) -> LoadedModel:
     """Load with a bar that only shows when it takes long enough to matter."""
     from edgellm.run.loading import load

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgellm.commands.completion import model_names
 from edgellm.commands.workspace import workspace
 from edgellm.ui import options
 
@@ -26,9 +27,13 @@ HELP = {
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="A model's name, or the path of a GGUF file.")] = DEFAULT_MODEL,
+    model: Annotated[
+        str, typer.Argument(help="A model's name, or the path of a GGUF file.", autocompletion=model_names)
+    ] = DEFAULT_MODEL,
     system: options.System = None,
     ctx_size: options.ContextSize = None,
+    kv: options.KVType = None,
+    max_memory: options.MaxMemory = None,
     max_tokens: options.MaxTokens = -1,
     threads: options.Threads = None,
     temp: options.Temperature = None,
@@ -47,23 +52,31 @@ def chat(
 
     Example: edgellm chat smollm2
     """
-    from edgellm.commands.answering import choose_sampling, load_model
+    from edgellm.commands.answering import choose_sampling, load_model, require_chat
     from edgellm.run.loading import LoadOptions
+    from edgellm.ui.units import parse_size
 
     here = workspace(offline=offline)
+    require_chat(here, model)
     path, recipe = here.model_file(model, quiet=quiet)
     sampling = choose_sampling(
         recipe, seed, temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty
     )
     if system is None and recipe is not None:
         system = recipe.system
-    loaded = load_model(here, path, LoadOptions(ctx_size, threads, system, force), quiet=quiet)
+    cap = parse_size(max_memory, "--max-memory") if max_memory else None
+    template = recipe.chat_template if recipe else None
+    loaded = load_model(here, path, LoadOptions(ctx_size, threads, system, force, kv, cap, template), quiet=quiet)
     _ = loaded.session.template  # a model without one is refused before anything is typed
     conversation = Conversation(model, loaded, sampling, max_tokens, live=not quiet)
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        conversation.talk()
-    else:
-        conversation.answer_pipe()
+    try:
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            conversation.talk()
+        else:
+            conversation.answer_pipe()
+    finally:
+        if conversation.stats is not None:
+            here.used(path, conversation.stats)
 
 
 class Conversation:
@@ -75,7 +88,7 @@ class Conversation:
         self._sampling = sampling
         self._max_tokens = max_tokens
         self._live = live
-        self._stats: Stats | None = None
+        self.stats: Stats | None = None
 
     def talk(self) -> None:
         """Read from the terminal until the user leaves."""
@@ -85,7 +98,8 @@ class Conversation:
         from edgellm.ui.units import count
 
         info, context = self._loaded.session.model.info, self._loaded.session.context
-        about = f"{self._name}  {count(info.n_params)} {info.quant}  {context.n_ctx:,} tokens"
+        cache = "" if self._loaded.kv_type == "F16" else f" in {self._loaded.kv_type.lower()}"
+        about = f"{self._name}  {count(info.n_params)} {info.quant}  {context.n_ctx:,} tokens{cache}"
         keys = "/help   Ctrl-C stops the answer   Ctrl-D leaves"
         note(f"{about}  {self._loaded.n_threads} threads      {keys}")
         prompt = ChatPrompt(status=self._status, words=HELP)
@@ -122,13 +136,13 @@ class Conversation:
 
         with Interrupt() as interrupt:
             events = self._loaded.session.ask(text, self._sampling, Limits(self._max_tokens, interrupt.requested))
-            _, self._stats = stream_answer(events, self._loaded, show=True, live=self._live)
+            _, self.stats = stream_answer(events, self._loaded, show=True, live=self._live)
         explained = {
             "interrupted": "[stopped]",
             "length": f"[stopped after {self._max_tokens} tokens, as --max-tokens says]",
             "context": "[the context is full; /clear starts over, --ctx-size makes it larger]",
         }
-        if ended := explained.get(self._stats.finish_reason):
+        if ended := explained.get(self.stats.finish_reason):
             note(ended)
 
     def _command(self, text: str) -> None:
@@ -144,7 +158,7 @@ class Conversation:
                     + '\n"""      begins and ends a message of several lines'
                 )
             case "/stats":
-                note(final_lines(self._stats) if self._stats else "nothing has been answered yet")
+                note(final_lines(self.stats) if self.stats else "nothing has been answered yet")
             case "/system" if not argument.strip():
                 note(self._loaded.session.system or "no system message but the chat template's own")
             case "/system":
@@ -160,4 +174,4 @@ class Conversation:
     def _status(self) -> str:
         from edgellm.ui.live import status_line
 
-        return status_line(self._stats) if self._stats else ""
+        return status_line(self.stats) if self.stats else ""

@@ -6,16 +6,21 @@ from typing import Annotated
 
 import typer
 
+from edgellm.commands.completion import model_names
 from edgellm.commands.workspace import piped_input, workspace
 from edgellm.ui import options
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A model's name, or the path of a GGUF file.")],
+    model: Annotated[
+        str, typer.Argument(help="A model's name, or the path of a GGUF file.", autocompletion=model_names)
+    ],
     prompt: Annotated[str, typer.Argument(help="The question; piped input is appended.")] = "",
     system: options.System = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
     ctx_size: options.ContextSize = None,
+    kv: options.KVType = None,
+    max_memory: options.MaxMemory = None,
     max_tokens: options.MaxTokens = -1,
     threads: options.Threads = None,
     temp: options.Temperature = None,
@@ -43,6 +48,7 @@ def run(
     from edgellm.ui.console import print_json, stderr
     from edgellm.ui.interrupt import Interrupt
     from edgellm.ui.live import final_lines
+    from edgellm.ui.units import parse_size
 
     text = "\n\n".join(part for part in (prompt, piped_input()) if part.strip())
     if not text:
@@ -54,15 +60,25 @@ def run(
     )
     if system is None and recipe is not None:
         system = recipe.system
-    load_options = LoadOptions(ctx_size, threads, system, force)
+    cap = parse_size(max_memory, "--max-memory") if max_memory else None
+    template = recipe.chat_template if recipe else None
+    load_options = LoadOptions(ctx_size, threads, system, force, kv, cap, template)
     loaded = load_model(here, path, load_options, quiet=quiet or as_json)
     with Interrupt() as interrupt:
         answer = loaded.session.complete if raw else loaded.session.ask
         events = answer(text, sampling, Limits(max_tokens, interrupt.requested))
         answer_text, numbers = stream_answer(events, loaded, show=not as_json, live=not quiet)
+    here.used(path, numbers)
     if as_json:
         print_json(
-            {"model": model, "text": answer_text, "threads": loaded.n_threads, "sampling": sampling, "stats": numbers}
+            {
+                "model": model,
+                "text": answer_text,
+                "threads": loaded.n_threads,
+                "kv_type": loaded.kv_type,
+                "sampling": sampling,
+                "stats": numbers,
+            }
         )
     elif stats:
         stderr().print(final_lines(numbers))

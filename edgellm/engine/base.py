@@ -178,10 +178,14 @@ class Model(Protocol):
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer."""
 
-    def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> Context:
-        """A new, empty context that computes up to `n_batch` tokens at once."""
+    def open_context(
+        self, *, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+    ) -> Context:
+        """A new, empty context that computes up to `n_batch` tokens at once; its cache is kept in these types."""
 
-    def open_sequences(self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int) -> Sequences:
+    def open_sequences(
+        self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+    ) -> Sequences:
         """`n_seq` new, empty sequences of `n_ctx` tokens each that are computed together."""
 
     def close(self) -> None:

@@ -172,11 +172,15 @@ class FakeModel:
         """Whether it is the end token."""
         return token == END
 
-    def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> FakeContext:
+    def open_context(
+        self, *, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+    ) -> FakeContext:
         """An empty context."""
         return FakeContext(self, n_ctx, n_batch)
 
-    def open_sequences(self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int) -> FakeSequences:
+    def open_sequences(
+        self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+    ) -> FakeSequences:
         """Empty sequences."""
         return FakeSequences(self, n_seq, n_ctx, n_batch)
 

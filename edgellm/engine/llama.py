@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import importlib
 import os
+import re
 import sys
 import tempfile
 from collections import deque
@@ -25,14 +26,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.engine import kernels
 from edgellm.engine.base import ModelInfo, Sampling
 from edgellm.engine.grammar import check_grammar
 from edgellm.engine.installed import BUILD_COMMAND, InstalledEngine
 from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel, UsageError
+from edgellm.formats.quant_types import named_type
 from edgellm.progress import Progress, Report, silent
 
 GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR = 3, 4
-LLAMA_DECODE_NO_SLOT = 1
+LLAMA_DECODE_NO_SLOT, LLAMA_DECODE_NO_MEMORY = 1, -2
+# What the engine says when the system refuses it memory, at any level.
+OUT_OF_MEMORY = re.compile(r"alloc|mmap failed|Cannot allocate memory|out of memory", re.IGNORECASE)
+FLASH_ATTENTION_ON = 1
 NULL_TOKEN = -1
 # The engine's caches are multiples of so many tokens.
 CONTEXT_PADDING = 256
@@ -53,6 +59,8 @@ class LlamaEngine:
         self._log = self._c.llama_log_callback(self._on_log)
         self._c.llama_log_set(self._log, None)
         self._c.llama_backend_init()
+        self.kernels = kernels.kernel_name(installed.libraries)
+        _require_kernels(os.environ.get(kernels.VARIABLE), self.kernels)
 
     @property
     def stamp(self) -> str:
@@ -109,7 +117,11 @@ class LlamaEngine:
         if failures:
             raise failures[0]
         if not pointer:
-            raise UnsupportedModel(f"the engine cannot load {path.name}", why=self.last_error(), path=str(path))
+            why = self.last_error()
+            if OUT_OF_MEMORY.search(why):
+                hint = "a smaller model, or another quantization of it"
+                raise DoesNotFit(f"there is too little memory to load {path.name}", why=why, hint=hint)
+            raise UnsupportedModel(f"the engine cannot load {path.name}", why=why, path=str(path))
         return LlamaModel(self, pointer, path)
 
 
@@ -180,15 +192,21 @@ class LlamaModel:
         """Whether the token ends an answer."""
         return bool(self._c.llama_vocab_is_eog(self._vocab, token))
 
-    def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> LlamaContext:
+    def open_context(
+        self, *, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+    ) -> LlamaContext:
         """A new, empty context of `n_ctx` tokens (rounded up by the engine to what its cache wants).
 
         Raises:
             DoesNotFit: the engine could not allocate the cache or its buffers.
+            UnsupportedModel: the model's heads cannot be kept in those types.
         """
-        return LlamaContext(self._c, self._new_context(n_ctx, n_batch, n_threads, n_seq=1), n_ctx)
+        pointer = self._new_context(n_ctx, n_batch, n_threads, 1, type_k, type_v)
+        return LlamaContext(self._c, pointer, n_ctx)
 
-    def open_sequences(self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int) -> LlamaSequences:
+    def open_sequences(
+        self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+    ) -> LlamaSequences:
         """New, empty sequences of `n_ctx` tokens each (rounded up by the engine); see `base.Sequences`.
 
         Raises:
@@ -196,10 +214,10 @@ class LlamaModel:
         """
         # The engine divides its context among the sequences, and rounds each one's part down.
         padded = -(-n_ctx // CONTEXT_PADDING) * CONTEXT_PADDING
-        pointer = self._new_context(n_seq * padded, max(n_batch, n_seq), n_threads, n_seq=n_seq)
+        pointer = self._new_context(n_seq * padded, max(n_batch, n_seq), n_threads, n_seq, type_k, type_v)
         return LlamaSequences(self._c, pointer, n_seq, n_ctx)
 
-    def _new_context(self, n_ctx: int, n_batch: int, n_threads: int, *, n_seq: int) -> Any:
+    def _new_context(self, n_ctx: int, n_batch: int, n_threads: int, n_seq: int, type_k: str, type_v: str) -> Any:
         self._engine.messages.clear()
         params = self._c.llama_context_default_params()
         params.n_ctx = n_ctx
@@ -208,10 +226,17 @@ class LlamaModel:
         params.n_seq_max = n_seq
         # A cache for each sequence, so that each gets the same logits, to the last bit, whatever its neighbours are.
         params.kv_unified = False
+        params.type_k, params.type_v = named_type(type_k).id, named_type(type_v).id
+        if named_type(type_v).is_quantized:
+            # Without it the values would be kept transposed, and blocks cannot be.
+            params.flash_attn_type = FLASH_ATTENTION_ON
         params.no_perf = True
         pointer = self._c.llama_init_from_model(self._pointer, params)
         if not pointer:
             why, hint = self._engine.last_error(), "a smaller --ctx-size"
+            if "cache type" in why or "lash" in why:
+                what = f"the model cannot keep its cache in {type_k.lower()} and {type_v.lower()}"
+                raise UnsupportedModel(what, why=why, hint="--kv f16")
             raise DoesNotFit(f"the engine cannot make a context of {n_ctx} tokens", why=why, hint=hint, n_ctx=n_ctx)
         return pointer
 
@@ -349,6 +374,8 @@ class _Computing:
 
     def _run(self, batch: Any) -> None:
         status = self._c.llama_decode(self._pointer, batch)
+        if status == LLAMA_DECODE_NO_MEMORY:
+            raise DoesNotFit("the memory ran out while computing", hint="a smaller --ctx-size, or --kv q8_0")
         if status != 0:
             why = "the context is full" if status == LLAMA_DECODE_NO_SLOT else f"llama_decode returned {status}"
             raise EngineError("the engine failed while computing", why=why, status=status)
@@ -485,10 +512,14 @@ def _import_bindings(installed: InstalledEngine) -> Any:
     we do not use. Hence the bare package module put in its place.
     """
     loaded = sys.modules.get("llama_cpp.llama_cpp")
+    # Or an abort of the engine would start a debugger on this process, if one is installed.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     if loaded is None:
         package = ModuleType("llama_cpp")
         package.__path__ = [str(installed.bindings / "llama_cpp")]
         sys.modules["llama_cpp"] = package
+        # OpenMP's idle threads spin for milliseconds between two computations, on cores that others may need.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         with _environment("LLAMA_CPP_LIB_PATH", str(installed.libraries)):
             try:
                 loaded = importlib.import_module("llama_cpp.llama_cpp")
@@ -504,6 +535,16 @@ def _import_bindings(installed: InstalledEngine) -> Any:
             hint=f"{BUILD_COMMAND} --clean",
         )
     return loaded
+
+
+def _require_kernels(asked: str | None, used: str) -> None:
+    """Nobody who asks for one level of the kernels gets another one unnoticed."""
+    if asked and asked != used:
+        raise UsageError(
+            f"{kernels.VARIABLE}={asked[:40]}: this machine has no such kernels",
+            why=f"the best ones here are {used}",
+            hint=f"unset {kernels.VARIABLE}, or set it to stock",
+        )
 
 
 def _stamp_of(bindings: Any) -> str:

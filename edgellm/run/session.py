@@ -1,27 +1,43 @@
 """A conversation with one loaded model, and a single completion: what `chat` and `run` have in common.
 
-    session = Session(model, n_ctx=4096, n_batch=256, n_threads=4)
+    session = Session(model, RunPlan(n_ctx=4096), n_threads=4)
     for event in session.ask("What is a ternary weight?", Sampling(), max_tokens=-1): ...
 
-The context stays between turns, so only what is new is computed.
+The context stays between turns, so only what is new is computed. `guard` is called between computations and may
+raise: it watches over the memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from edgellm.engine.base import Model, Sampling
+from edgellm.models.memory import RunPlan
 from edgellm.run.chat_template import ChatTemplate, Message
 from edgellm.run.generation import Event, Limits, Text, generate
 
 
 class Session:
-    """Messages so far, and the context that holds them."""
+    """Messages so far, and the context that holds them; `chat_template` is for a model that has none of its own."""
 
-    def __init__(self, model: Model, *, n_ctx: int, n_batch: int, n_threads: int, system: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        plan: RunPlan,
+        *,
+        n_threads: int,
+        system: str | None = None,
+        guard: Callable[[], None] = lambda: None,
+        chat_template: str | None = None,
+    ) -> None:
         self.model = model
+        self._guard = guard
+        self._fallback = chat_template or ""
         self.messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-        self.context = model.open_context(n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
+        self.context = model.open_context(
+            n_ctx=plan.n_ctx, n_batch=min(plan.n_batch, plan.n_ctx), n_threads=n_threads,
+            type_k=plan.kv_type, type_v=plan.kv_type,
+        )  # fmt: skip
         self._template: ChatTemplate | None = None
 
     def ask(self, text: str, sampling: Sampling, limits: Limits) -> Iterator[Event]:
@@ -64,11 +80,15 @@ class Session:
         """The model's chat template, compiled on first use."""
         if self._template is None:
             info = self.model.info
-            self._template = ChatTemplate(info.chat_template, bos=info.bos, eos=info.eos)
+            self._template = ChatTemplate(info.chat_template or self._fallback, bos=info.bos, eos=info.eos)
         return self._template
 
     def _generate(self, prompt: list[int], sampling: Sampling, limits: Limits) -> Iterator[Event]:
-        return generate(self.model, self.context, prompt, sampling, limits)
+        def interrupted() -> bool:
+            self._guard()
+            return limits.interrupted()
+
+        return generate(self.model, self.context, prompt, sampling, Limits(limits.max_tokens, interrupted))
 
     def close(self) -> None:
         """Free the context."""

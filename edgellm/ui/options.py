@@ -36,6 +36,24 @@ ContextSize = Annotated[
         envvar="EDGELLM_CTX_SIZE",
     ),
 ]
+KVType = Annotated[
+    str | None,
+    typer.Option(
+        "--kv",
+        metavar="TYPE",
+        help="Type of the KV cache: f16, q8_0 (half the memory), q4_0 ... [default: f16]",
+        envvar="EDGELLM_KV",
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="Stay below this, e.g. 1.5GB: context and cache type are chosen for it.",
+        envvar="EDGELLM_MAX_MEMORY",
+    ),
+]
 MaxTokens = Annotated[
     int,
     typer.Option(

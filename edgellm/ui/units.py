@@ -1,9 +1,17 @@
 """Numbers as people read them.
 
 size(1_187_801_280) -> "1.19 GB";  duration(0.31) -> "0.31 s";  count(134_515_008) -> "135M"
+parse_size("1.5GiB", "--ram") -> 1610612736
 """
 
 from __future__ import annotations
+
+import re
+
+from edgellm.errors import UsageError
+
+_FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([KMG]I?)?B?", re.IGNORECASE)
 
 
 def size(n_bytes: float) -> str:
@@ -32,3 +40,11 @@ def count(number: int) -> str:
 def rate(per_second: float) -> str:
     """Tokens per second."""
     return f"{per_second:.1f} tok/s" if per_second < 100 else f"{per_second:.0f} tok/s"
+
+
+def parse_size(text: str, option: str) -> int:
+    """Return "1.8GB", "900M" or "1.5GiB" in bytes; UsageError when it is no size."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or not float(match[1]):
+        raise UsageError(f"{text!r:.60} is no size", hint=f"{option} 1.8GB")
+    return round(float(match[1]) * _FACTORS[(match[2] or "").upper()])
