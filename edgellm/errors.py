@@ -145,3 +145,15 @@ class DiskFull(EdgellmError):
     """The file system has no room left."""
 
     code = "disk-full"
+
+
+class AnswerMismatch(EdgellmError):
+    """An answer does not have the form that was asked for."""
+
+    code = "answer-mismatch"
+
+
+class BadRequest(EdgellmError):
+    """A request that cannot be honoured as it is; it fails alone, the others go on."""
+
+    code = "bad-request"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgellm.models.recipe import Recipe
     from edgellm.run.generation import Event
     from edgellm.run.loading import LoadedModel, LoadOptions
+    from edgellm.run.structure import Structure
     from edgellm.run.telemetry import Stats
 
 
@@ -38,6 +39,13 @@ def require_chat(here: Workspace, name: str) -> None:
         raise UsageError(f"{name} is not a chat model", why="it turns texts into vectors", hint=f"edgellm show {name}")
     why = "it was trained to continue text, not to answer"
     raise UsageError(f"{name} is not a chat model", why=why, hint=f"edgellm run --raw {name} 'Once upon a time'")
+
+
+def choose_structure(here: Workspace, form: str | None, grammar: Path | None) -> Structure | None:
+    """The form that the answer must have, from `--format` and `--grammar`."""
+    from edgellm.run.structure import from_options
+
+    return from_options(form, grammar, here.bindings) if form is not None or grammar is not None else None
 
 
 def load_model(here: Workspace, path: Path, load_options: LoadOptions, *, quiet: bool) -> LoadedModel:

@@ -29,6 +29,8 @@ def run(
     min_p: options.MinP = None,
     repeat_penalty: options.RepeatPenalty = None,
     seed: options.Seed = None,
+    form: options.Format = None,
+    grammar: options.Grammar = None,
     stats: Annotated[bool, typer.Option("--stats", help="Print the numbers on stderr at the end.")] = False,
     force: options.Force = False,
     as_json: options.Json = False,
@@ -40,8 +42,11 @@ def run(
     \b
     Examples: edgellm run smollm2 "What is the capital of France?"
               git diff | edgellm run smollm2 "Summarise this change:"
+              edgellm run smollm2 "A city in France" --format city.schema.json
     """
-    from edgellm.commands.answering import choose_sampling, load_model, stream_answer
+    from dataclasses import replace
+
+    from edgellm.commands.answering import choose_sampling, choose_structure, load_model, stream_answer
     from edgellm.errors import UsageError
     from edgellm.run.generation import Limits
     from edgellm.run.loading import LoadOptions
@@ -58,6 +63,9 @@ def run(
     sampling = choose_sampling(
         recipe, seed, temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty
     )
+    structure = choose_structure(here, form, grammar)
+    if structure is not None:
+        sampling = replace(sampling, grammar=structure.grammar)
     if system is None and recipe is not None:
         system = recipe.system
     cap = parse_size(max_memory, "--max-memory") if max_memory else None
@@ -84,3 +92,5 @@ def run(
         stderr().print(final_lines(numbers))
     if numbers.finish_reason == "interrupted":
         raise typer.Exit(130)
+    if structure is not None:
+        structure.check(answer_text)

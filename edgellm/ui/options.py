@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -131,4 +132,17 @@ Seed = Annotated[
     typer.Option(
         "--seed", min=0, max=2**32 - 2, help="Repeat an answer exactly. [default: random]", envvar="EDGELLM_SEED"
     ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="json|SCHEMA.json",
+        help="Only JSON as the answer, of the form that a JSON schema describes.",
+        envvar="EDGELLM_FORMAT",
+    ),
+]
+Grammar = Annotated[
+    Path | None,
+    typer.Option("--grammar", help="A file with a GBNF grammar that the answer must follow.", envvar="EDGELLM_GRAMMAR"),
 ]
