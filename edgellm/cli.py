@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,28 +21,35 @@ import typer
 from typer.core import TyperGroup
 
 from edgellm.commands import (
+    batch,
     bench,
     chat,
     chats,
+    completion,
     convert,
     doctor,
     engine,
+    fit,
+    import_model,
     overview,
+    prune,
     pull,
     quality,
     quantize,
     rm,
     run,
+    search,
     show,
+    verify,
 )
 from edgellm.commands import list as list_command
-from edgellm.errors import DiskFull, EdgellmError, FileAccessError
+from edgellm.errors import DiskFull, DoesNotFit, EdgellmError, FileAccessError
 from edgellm.settings import is_true
 from edgellm.ui import options
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 failed, 2 usage, 3 no such model, 4 network, 5 does not fit, 6 corrupt file, 7 engine, "
-    "129 hangup, 130 Ctrl-C, 141 closed pipe."
+    "8 rows of a batch failed, 129 hangup, 130 Ctrl-C, 141 closed pipe."
 )
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
@@ -49,6 +58,10 @@ EXIT_CLOSED_PIPE = 141
 REFUSALS = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 )
+# Python with numpy, the largest library that most verbs need, and room to work.
+LEAST_ADDRESS_SPACE = 180_000_000
+# What the loader says of a library for which there is no address space left.
+NO_MEMORY_FOR_LIBRARY = re.compile(r"failed to map segment|cannot allocate memory", re.IGNORECASE)
 
 
 class Root(TyperGroup):
@@ -84,6 +97,10 @@ def failures() -> Iterator[None]:
             raise
         _flush_or_discard()
         _leave(known)
+    except (MemoryError, ImportError) as error:
+        if isinstance(error, ImportError) and not NO_MEMORY_FOR_LIBRARY.search(str(error)):
+            raise
+        _leave(_too_little())
     except KeyboardInterrupt:
         sys.stderr.write("\n")
         raise typer.Exit(EXIT_INTERRUPTED) from None
@@ -108,6 +125,11 @@ def _explain(error: OSError) -> EdgellmError | None:
             f"cannot use {error.filename}", why=str(error.strerror), hint=hint, path=str(error.filename)
         )
     return None
+
+
+def _too_little() -> DoesNotFit:
+    why = "a limit is set (ulimit -v, a container), or other programs hold the memory"
+    return DoesNotFit("there is too little memory for edgellm itself", why=why, hint="raise the limit")
 
 
 def _leave(error: EdgellmError) -> None:
@@ -154,23 +176,41 @@ def root(
 app.command()(run.run)
 app.command()(chat.chat)
 app.add_typer(chats.app, name="chats")
+app.command()(batch.batch)
 app.command()(pull.pull)
 app.command("list")(list_command.list_models)
 app.command("ls", hidden=True)(list_command.list_models)
+app.command()(search.search)
 app.command()(show.show)
+app.command()(fit.fit)
+app.command("import")(import_model.import_model)
+app.command()(verify.verify)
 app.command()(quality.quality)
 app.command()(bench.bench)
 app.command()(rm.rm)
+app.command()(prune.prune)
 app.command()(convert.convert)
 app.command()(quantize.quantize)
 app.add_typer(engine.app, name="engine")
 app.command()(doctor.doctor)
+app.command()(completion.completion)
 
 
 def main() -> None:
     """Entry point."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+        # Without the console, whose libraries would be the next not to find any memory.
+        error = _too_little()
+        sys.stderr.write(
+            f"error: {error.what}\n  {limit / 1e6:.0f} MB of address space (ulimit -v), "
+            f"{LEAST_ADDRESS_SPACE / 1e6:.0f} MB are needed\n  try: {error.hint}\n"
+        )
+        sys.exit(error.exit_code)
     if sys.stdout is None:  # closed by the caller
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123, it stays open until the end
+    # numpy's BLAS would take memory and a thread for every core, for products that are never computed here.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # As an exception, so that what is half-done is put away.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     app()

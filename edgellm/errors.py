@@ -78,6 +78,12 @@ class NetworkError(EdgellmError):
     exit_code = 4
 
 
+class AccessDenied(NetworkError):
+    """The Hub knows the model and does not give it to everybody."""
+
+    code = "access-denied"
+
+
 class DoesNotFit(EdgellmError):
     """Too little memory for the model, its context and its working buffers."""
 
@@ -145,3 +151,15 @@ class DiskFull(EdgellmError):
     """The file system has no room left."""
 
     code = "disk-full"
+
+
+class AnswerMismatch(EdgellmError):
+    """An answer does not have the form that was asked for."""
+
+    code = "answer-mismatch"
+
+
+class BadRequest(EdgellmError):
+    """A request that cannot be honoured as it is; it fails alone, the others go on."""
+
+    code = "bad-request"

@@ -75,8 +75,8 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def require_space(path: Path, needed: int, *, purpose: str) -> None:
-    """Raise `DiskFull` unless `needed` bytes are free where `path` is or will be."""
+def require_space(path: Path, needed: int, *, purpose: str, setting: str = "EDGELLM_HOME") -> None:
+    """Raise `DiskFull` unless `needed` bytes are free where `path` is or will be; `setting` moves that place."""
     place = path
     while not place.exists():
         place = place.parent
@@ -84,7 +84,7 @@ def require_space(path: Path, needed: int, *, purpose: str) -> None:
     if free < needed:
         raise DiskFull(
             f"{purpose} needs {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB is free on the disk of {place}",
-            hint="free some space, or set EDGELLM_HOME to a directory on a larger disk",
+            hint=f"free some space, or set {setting} to a directory on a larger disk",
             path=str(place),
             needed=needed,
             free=free,
@@ -108,5 +108,24 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[i
             waiting()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock unless another process does; yields whether it is held. No file is made where none was."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except BlockingIOError:
+        free = False
+    try:
+        yield free
     finally:
         os.close(descriptor)

@@ -51,6 +51,16 @@ class Settings:
         return self.cache / "bench"
 
     @property
+    def usage(self) -> Path:
+        """When each model was last used, and how fast it was."""
+        return self.data / "usage.json"
+
+    @property
+    def cards(self) -> Path:
+        """What the headers of the installed models said, for `list`; it can be deleted at any time."""
+        return self.cache / "cards.json"
+
+    @property
     def downloads(self) -> Path:
         """Archives as they arrived, already checked."""
         return self.cache / "downloads"

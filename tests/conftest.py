@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgellm.engine.installed import InstalledEngine, require
+from edgellm.engine.llama import LlamaEngine
 from edgellm.engine.patches import PatchStack
 from edgellm.engine.source import SourceTree, prepare
 from edgellm.errors import EdgellmError
@@ -71,6 +72,12 @@ def tools(engine: InstalledEngine) -> Path:
     if not {"llama-server", "llama-bench", "llama-perplexity"} <= set(engine.tools):
         pytest.fail("the engine's tools are not built: run `make tools` first")
     return engine.programs
+
+
+@pytest.fixture(scope="session")
+def llama(engine: InstalledEngine) -> LlamaEngine:
+    """The real engine, loaded once into the test process."""
+    return LlamaEngine(engine)
 
 
 @pytest.fixture(scope="session")

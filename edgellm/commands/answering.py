@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgellm.run.generation import Event, Limits
     from edgellm.run.loading import LoadedModel, LoadOptions
     from edgellm.run.loops import Loop
+    from edgellm.run.structure import Structure
     from edgellm.run.telemetry import Stats
     from edgellm.ui.options import LoopAction
 
@@ -35,6 +36,28 @@ def choose_limits(max_tokens: int, max_time: float | None, loop_guard: bool, on_
     from edgellm.ui.options import LoopAction
 
     return Limits(max_tokens, max_seconds=max_time, loop_guard=loop_guard, retry=on_loop is LoopAction.RETRY)
+
+
+def require_chat(here: Workspace, name: str) -> None:
+    """Refuse a model whose recipe says that it does not chat, before it is downloaded or loaded."""
+    from edgellm.errors import UsageError
+    from edgellm.models.resolve import recipe_of
+
+    choice = recipe_of(name, here.recipe_directories)
+    recipe = choice.recipe if choice else None
+    if recipe is None or recipe.chat:
+        return
+    if recipe.embedding:
+        raise UsageError(f"{name} is not a chat model", why="it turns texts into vectors", hint=f"edgellm show {name}")
+    why = "it was trained to continue text, not to answer"
+    raise UsageError(f"{name} is not a chat model", why=why, hint=f"edgellm run --raw {name} 'Once upon a time'")
+
+
+def choose_structure(here: Workspace, form: str | None, grammar: Path | None) -> Structure | None:
+    """The form that the answer must have, from `--format` and `--grammar`."""
+    from edgellm.run.structure import from_options
+
+    return from_options(form, grammar, here.bindings) if form is not None or grammar is not None else None
 
 
 def load_model(here: Workspace, path: Path, load_options: LoadOptions, *, quiet: bool) -> LoadedModel:

@@ -76,6 +76,8 @@ def bench(
               edgellm bench a.gguf b.gguf --batch 8
               edgellm bench bitnet.gguf --peer ~/ik_llama.cpp/build/bin/llama-bench --peer-model bitnet-iq2_bn.gguf
     """
+    from edgellm.engine.installed import require
+    from edgellm.engine.kernels import memory_reader
     from edgellm.files import locked
     from edgellm.measure import bench_contenders, bench_history
     from edgellm.measure.bench_plan import Plan
@@ -108,7 +110,8 @@ def bench(
             )
             contenders = bench_contenders.contenders(chosen, rivals, here.settings, report=report)
         with Interrupt() as interrupt, progress(quiet=silent) as report:
-            result = benchmark(contenders, plan, setting, Watch(report, interrupt.requested))
+            read = memory_reader(require(here.settings, here.stack).libraries)
+            result = benchmark(contenders, plan, setting, read, Watch(report, interrupt.requested))
         saved = bench_history.save(here.settings.benchmarks, result)
     if as_json:
         print_json(result)
@@ -188,7 +191,7 @@ def _random(here: Workspace, name: str, quant: str | None, head: str | None, *, 
     from edgellm.engine.quantize import Quantizer
     from edgellm.machine.cpu import usable_cores
     from edgellm.measure.bench_contenders import Model, random_model
-    from edgellm.models.known_shapes import find_shape
+    from edgellm.models.shape import find_shape
 
     shape = find_shape(name, here.recipe_directories)
     codec = Quantizer(require(here.settings, here.stack).libraries, usable_cores())
@@ -200,14 +203,14 @@ def _on_disk(
 ) -> list[Model]:
     """The same models, but none is pulled or made; one that is not there was never measured."""
     from edgellm.measure.bench_contenders import Model, random_model_path
-    from edgellm.models.known_shapes import find_shape
-    from edgellm.models.recipe import Recipe
+    from edgellm.models.recipe import Choice
     from edgellm.models.resolve import resolve
+    from edgellm.models.shape import find_shape
     from edgellm.models.store import InstalledModel
 
     found = [(name, resolve(name, here.store, here.recipe_directories)) for name in models or []]
     paths = [(name, it.path if isinstance(it, InstalledModel) else it) for name, it in found]
-    here_now = [Model(name, path) for name, path in paths if not isinstance(path, Recipe)]
+    here_now = [Model(name, path) for name, path in paths if not isinstance(path, Choice)]
     if shape:
         sizes = find_shape(shape, here.recipe_directories)
         here_now.append(Model(shape, random_model_path(shape, sizes, quant, head, here.settings)))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgellm.commands.completion import model_names
 from edgellm.commands.workspace import workspace
 from edgellm.ui import options
 
@@ -17,13 +18,18 @@ DEFAULT_MODEL = "smollm2"
 def chat(
     model: Annotated[
         str | None,
-        typer.Argument(help="A model's name, or the path of a GGUF file. [default: the chat's, or smollm2]"),
+        typer.Argument(
+            help="A model's name, or the path of a GGUF file. [default: the chat's, or smollm2]",
+            autocompletion=model_names,
+        ),
     ] = None,
     go_on: Annotated[bool, typer.Option("--continue", help="Go on with the latest chat.")] = False,
     chat_id: Annotated[str | None, typer.Option("--id", help="Go on with this chat; `edgellm chats ls` lists.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Save nothing.", envvar="EDGELLM_PRIVATE")] = False,
     system: options.System = None,
     ctx_size: options.ContextSize = None,
+    kv: options.KVType = None,
+    max_memory: options.MaxMemory = None,
     max_tokens: options.MaxTokens = -1,
     max_time: options.MaxTime = None,
     loop_guard: options.Guard = True,
@@ -35,6 +41,8 @@ def chat(
     min_p: options.MinP = None,
     repeat_penalty: options.RepeatPenalty = None,
     seed: options.Seed = None,
+    form: options.Format = None,
+    grammar: options.Grammar = None,
     force: options.Force = False,
     quiet: options.Quiet = False,
     offline: options.Offline = False,
@@ -48,12 +56,19 @@ def chat(
               edgellm chat --continue
               edgellm chat --id 7f3a09 --on-loop retry
     """
-    from edgellm.commands.answering import choose_limits, choose_sampling, load_model
+    from edgellm.commands.answering import (
+        choose_limits,
+        choose_sampling,
+        choose_structure,
+        load_model,
+        require_chat,
+    )
     from edgellm.commands.conversation import Conversation
     from edgellm.errors import UsageError
     from edgellm.run.chat_record import ChatRecord
     from edgellm.run.chats import ChatStore
     from edgellm.run.loading import LoadOptions
+    from edgellm.ui.units import parse_size
 
     resumed = go_on or chat_id is not None
     if resumed and (private or system is not None):
@@ -65,13 +80,17 @@ def chat(
         if resumed and store is not None:
             saved = store.get(chat_id) if chat_id is not None else store.latest()
         name = model or (saved.model if saved else DEFAULT_MODEL)
+        require_chat(here, name)
         path, recipe = here.model_file(name, quiet=quiet)
         sampling = choose_sampling(
             recipe, seed, temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty
         )
+        structure = choose_structure(here, form, grammar)
         if system is None and recipe is not None:
             system = recipe.system
-        load_options = LoadOptions(ctx_size, threads, system, force)
+        cap = parse_size(max_memory, "--max-memory") if max_memory else None
+        template = recipe.chat_template if recipe else None
+        load_options = LoadOptions(ctx_size, threads, system, force, kv, cap, template)
         loaded = load_model(here, path, load_options, quiet=quiet)
         _ = loaded.session.template  # a model without one is refused before anything is typed
         record = ChatRecord(store, name, system)
@@ -80,8 +99,13 @@ def chat(
             if name != saved.model:
                 record.use_model(name)
         limits = choose_limits(max_tokens, max_time, loop_guard, on_loop)
-        conversation = Conversation(here, name, loaded, load_options, record, sampling, limits, quiet=quiet)
-        if sys.stdin.isatty() and sys.stdout.isatty():
-            conversation.talk()
-        else:
-            conversation.answer_pipe()
+        conversation = Conversation(
+            here, name, loaded, load_options, record, sampling, limits, structure=structure, quiet=quiet
+        )
+        try:
+            if sys.stdin.isatty() and sys.stdout.isatty():
+                conversation.talk()
+            else:
+                conversation.answer_pipe()
+        finally:
+            conversation.note_use()

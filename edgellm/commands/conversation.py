@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgellm.run.generation import Event, Limits
     from edgellm.run.loading import LoadedModel, LoadOptions
     from edgellm.run.session import Session
+    from edgellm.run.structure import Structure
     from edgellm.run.telemetry import Stats
     from edgellm.ui.prompt import ChatPrompt
 
@@ -77,6 +78,7 @@ class Conversation:
         sampling: Sampling,
         limits: Limits,
         *,
+        structure: Structure | None = None,
         quiet: bool,
     ) -> None:
         self._here = here
@@ -86,6 +88,7 @@ class Conversation:
         self._record = record
         self._sampling = sampling
         self._limits = limits
+        self._structure = structure
         self._quiet = quiet
         self._stats: Stats | None = None
         self._attached: list[str] = []
@@ -142,7 +145,8 @@ class Conversation:
         from edgellm.ui.units import count
 
         info, context = self._session.model.info, self._session.context
-        about = f"{self._name}  {count(info.n_params)} {info.quant}  {context.n_ctx:,} tokens"
+        cache = "" if self._loaded.kv_type == "F16" else f" in {self._loaded.kv_type.lower()}"
+        about = f"{self._name}  {count(info.n_params)} {info.quant}  {context.n_ctx:,} tokens{cache}"
         note(f"{about}  {self._loaded.n_threads} threads      /help   Ctrl-C stops the answer   Ctrl-D leaves")
         if self._record.chat:
             self._tell_where_it_stands()
@@ -189,11 +193,26 @@ class Conversation:
             self._record.answer(text, reason)
 
         self._answer(
-            lambda sampling, limits: self._session.ask(question, sampling, limits),
+            lambda sampling, limits: self._session.ask(question, self._structured(sampling), limits),
             answered,
             begins=lambda: self._record.ask(question),
             nothing=lambda: self._record.take_back(1),
         )
+        self._check()
+
+    def _structured(self, sampling: Sampling) -> Sampling:
+        """With the grammar of `--format` or `--grammar`."""
+        return replace(sampling, grammar=self._structure.grammar) if self._structure else sampling
+
+    def _check(self) -> None:
+        """Whether the last answer has the form that was asked for; one that was stopped need not."""
+        if self._structure and self._stats and self._stats.finish_reason != "interrupted" and self._session.messages:
+            self._structure.check(self._session.messages[-1]["content"])
+
+    def note_use(self) -> None:
+        """Remember how fast the model was, for `edgellm list`."""
+        if self._stats is not None:
+            self._here.used(self._session.model.info.path, self._stats)
 
     def _answer(
         self,
@@ -282,9 +301,10 @@ class Conversation:
         if self._sampling.temperature == 0 and was_answered and not looped:
             note("[temperature 0 gives the same answer; /set temp 0.8 lets it vary]")
         self._answer(
-            self._session.again,
+            lambda sampling, limits: self._session.again(self._structured(sampling), limits),
             lambda text, reason: (self._record.replace if was_answered else self._record.answer)(text, reason),
         )
+        self._check()
 
     def _edit(self, _: str) -> None:
         from edgellm.ui.console import note
@@ -378,13 +398,15 @@ class Conversation:
                 return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
     def _model(self, name: str) -> None:
-        from edgellm.commands.answering import load_model
+        from edgellm.commands.answering import load_model, require_chat
         from edgellm.ui.console import note
 
         if not name:
             note(f"{self._name}  {self._session.model.info.path}")
             return
+        require_chat(self._here, name)
         path, _ = self._here.model_file(name, quiet=self._quiet)
+        self.note_use()
         messages, old_path = self._session.messages, self._session.model.info.path
         # Two models at once may not fit: the old one goes first, and comes back if the new one cannot be had.
         self._session.close()

@@ -12,11 +12,15 @@ from edgellm.ui import options
 
 if TYPE_CHECKING:
     from edgellm.engine.quantize import Quantizer
+    from edgellm.progress import Report
     from edgellm.weights.conversion import Conversion
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A directory with config.json, safetensors and tokenizer files.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="A directory with config.json, safetensors and tokenizer files, or user/repo on the Hub."),
+    ],
     outtype: Annotated[
         str | None, typer.Option("--outtype", help="Type of the weight matrices. Default: the one that fits best.")
     ] = None,
@@ -32,29 +36,50 @@ def convert(
     ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    offline: options.Offline = False,
 ) -> None:
     """Convert BitNet, ternary and plain Llama, Bonsai, Phi-3, Qwen (GPTQ too) and BERT checkpoints without loss.
 
-    Example: edgellm convert ./bitnet-b1.58-2B-4T --head q6_k -o bitnet-2b.gguf
+    \b
+    Examples: edgellm convert ./bitnet-b1.58-2B-4T --head q6_k -o bitnet-2b.gguf
+              edgellm convert deepgrove/Bonsai
     """
     from edgellm.ui.console import print_json
     from edgellm.ui.progress import progress
     from edgellm.weights import converter
     from edgellm.weights.upstream import convert_with_upstream
 
-    here = workspace()
+    here = workspace(offline=offline)
     with progress(quiet=quiet or as_json) as report:
+        directory = _checkpoint(here, source, report)
         if upstream:
-            result = convert_with_upstream(_llama_cpp(here), source, output, outtype=outtype, report=report)
+            result = convert_with_upstream(_llama_cpp(here), directory, output, outtype=outtype, report=report)
         else:
             quantize = _quantizer(here) if converter.needs_engine(head) else None
             result = converter.convert(
-                source, output, outtype=outtype, head=head, pre=pre, quantize=quantize, report=report
+                directory, output, outtype=outtype, head=head, pre=pre, quantize=quantize, report=report
             )
     if as_json:
         print_json(result)
     else:
         _show(result, quiet=quiet)
+
+
+def _checkpoint(here: Workspace, source: str, report: Report) -> Path:
+    """The directory, or the checkpoint of a repository on the Hub, fetched into its cache."""
+    from dataclasses import replace
+
+    from edgellm.models.pull import make_plan
+    from edgellm.models.recipe import Conversion
+    from edgellm.models.reference import parse_reference
+    from edgellm.weights.pulling import checkpoint_directory
+
+    directory = Path(source)
+    reference = None if directory.exists() or source.startswith((".", "/", "~")) else parse_reference(source)
+    if reference is None:
+        return directory
+    plan = make_plan(replace(reference, convert=Conversion()), here.hub, report=report)
+    return checkpoint_directory(plan, here.hub, report=report)
 
 
 def _quantizer(here: Workspace) -> Quantizer:

@@ -61,9 +61,9 @@ def quantize(
     from edgellm.measure.sample import read_sample
     from edgellm.ui.console import print_json, to_json
     from edgellm.ui.progress import progress
+    from edgellm.ui.units import parse_size
     from edgellm.weights import quantizer
     from edgellm.weights.quantization_plan import Rule
-    from edgellm.weights.target_size import parse_size
 
     if dry_run and check:
         raise UsageError("--check needs the file that --dry-run does not write", hint="the same without --dry-run")
@@ -72,7 +72,7 @@ def quantize(
         head=head,
         rules=tuple(map(Rule.parse, rule or ())),
         imatrix=imatrix,
-        target_size=parse_size(target_size) if target_size else None,
+        target_size=parse_size(target_size, "--target-size") if target_size else None,
         force=force,
         dry_run=dry_run,
         n_threads=threads,

@@ -6,6 +6,7 @@ here.store.get("smollm2")
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from functools import cached_property
@@ -18,8 +19,13 @@ from edgellm.settings import Settings, resource_directory
 if TYPE_CHECKING:
     from edgellm.engine.llama import LlamaEngine
     from edgellm.engine.patches import PatchStack
-    from edgellm.models.recipe import Recipe
-    from edgellm.models.store import Store
+    from edgellm.models.fit import Fit
+    from edgellm.models.hub import Hub
+    from edgellm.models.pull import PullPlan
+    from edgellm.models.recipe import Choice, Recipe
+    from edgellm.models.store import InstalledModel, Store
+    from edgellm.progress import Report
+    from edgellm.run.telemetry import Stats
 
 
 class Workspace:
@@ -47,6 +53,14 @@ class Workspace:
 
         return Store(self.settings.models)
 
+    @property
+    def hub_cache(self) -> Path:
+        """The Hugging Face cache, which other tools share (HF_HUB_CACHE, HF_HOME); found without their library."""
+        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        home = os.environ.get("HF_HOME") or f"{cache}/huggingface"
+        place = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+        return Path(os.path.expandvars(os.path.expanduser(place))).absolute()  # noqa: PTH111, as huggingface_hub does
+
     def engine(self) -> LlamaEngine:
         """The engine, loaded into this process; `EngineMissing` when there is none."""
         from edgellm.engine.installed import require
@@ -54,26 +68,90 @@ class Workspace:
 
         return LlamaEngine(require(self.settings, self.stack))
 
+    @cached_property
+    def hub(self) -> Hub:
+        """The Hugging Face Hub, or the mirror that the environment names."""
+        from edgellm.models.hub import Hub
+
+        return Hub.from_environment(offline=self.settings.offline)
+
+    def choice(self, name: str) -> Choice:
+        """What there is to pull under a name; `ModelNotFound` suggests the nearest recipe."""
+        from edgellm.models.recipe import recipe_names
+        from edgellm.models.resolve import find_choice, not_found
+
+        found = find_choice(name, self.recipe_directories)
+        if found is None:
+            raise not_found(name, recipe_names(self.recipe_directories))
+        return found
+
+    def fit(self, plan: PullPlan, *, report: Report) -> Fit | None:
+        """Whether what a plan names will fit at the default context; None when nobody tells before it is here."""
+        from edgellm.machine import memory
+        from edgellm.models.elsewhere import offers, outline_of_plan
+        from edgellm.models.fit import judge
+        from edgellm.models.memory import RunPlan, choose_context
+        from edgellm.models.recipe import load_recipes
+
+        outline = outline_of_plan(plan, self.hub, report=report)
+        if outline is None:
+            return None
+        recipes = load_recipes(self.recipe_directories).values()
+        others = offers(recipes, instead_of=plan.name)
+        return judge(outline, RunPlan(choose_context(outline.n_ctx_train, None)), memory.room(), others)
+
+    def pull(self, plan: PullPlan, fit: Fit | None, *, force: bool, report: Report) -> InstalledModel:
+        """Fetch what a plan names, and convert it if it says so.
+
+        Raises:
+            DoesNotFit: it would not fit into memory (unless `force`); nothing was downloaded but its header.
+        """
+        from edgellm.models.fit import refuse_unless_fitting
+        from edgellm.weights.pulling import Pulling
+
+        if fit is not None and not force:
+            refuse_unless_fitting(fit)
+        return Pulling(self.hub, self.store, self.settings, self.engine).pull(plan, force=force, report=report)
+
+    @property
+    def bindings(self) -> Path:
+        """Where the engine's Python package lies; `EngineMissing` when there is no engine."""
+        from edgellm.engine.installed import require
+
+        return require(self.settings, self.stack).bindings
+
     def model_file(self, name: str, *, quiet: bool) -> tuple[Path, Recipe | None]:
         """The file that a model name stands for, pulled first if need be, and its recipe if there is one."""
-        from edgellm.engine.installed import require
-        from edgellm.models.pull import pull
-        from edgellm.models.recipe import Recipe, find_recipe, recipe_names
-        from edgellm.models.resolve import resolve
-        from edgellm.ui.progress import progress
+        from edgellm.models.resolve import recipe_of, resolve
+        from edgellm.models.store import InstalledModel
 
         found = resolve(name, self.store, self.recipe_directories)
         if isinstance(found, Path):
             return found, None
-        if isinstance(found, Recipe):
-            require(self.settings, self.stack)  # before a download that would be of no use without an engine
-            with progress(quiet=quiet) as report:
-                return pull(found, self.store, self.settings, report=report).path, found
+        if not isinstance(found, InstalledModel):
+            return self._pulled(found, quiet=quiet).path, found.recipe
         if not found.is_whole:
             hint = f"edgellm pull --force {found.name}"
             raise CorruptFile(f"{found.path} is not whole", why=f"it should have {found.size} bytes", hint=hint)
-        known = found.name in recipe_names(self.recipe_directories)
-        return found.path, find_recipe(found.name, self.recipe_directories) if known else None
+        choice = recipe_of(found.name, self.recipe_directories)
+        return found.path, choice.recipe if choice else None
+
+    def _pulled(self, choice: Choice, *, quiet: bool) -> InstalledModel:
+        from edgellm.engine.installed import require
+        from edgellm.models.pull import make_plan
+        from edgellm.ui.progress import progress
+
+        require(self.settings, self.stack)  # before a download that would be of no use without an engine
+        with progress(quiet=quiet) as report:
+            plan = make_plan(choice, self.hub, report=report)
+            return self.pull(plan, self.fit(plan, report=report), force=False, report=report)
+
+    def used(self, path: Path, stats: Stats) -> None:
+        """Remember when an installed model was used, and how fast it was, for `list`."""
+        from edgellm.models.usage import record
+
+        if any(model.path == path for model in self.store.all()):
+            record(self.settings.usage, path, decode_rate=stats.decode_rate)
 
 
 def workspace(*, offline: bool = False) -> Workspace:

@@ -49,7 +49,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a loaded model says of itself. `bos` and `eos` are token texts, empty when there is none."""
+    """What a loaded model says of itself. `bos` and `eos` are token texts, empty when there is none.
+
+    `pooled`: it makes one vector of a text, of `n_embd` numbers; such a model is for `open_embedder`.
+    """
 
     path: Path
     architecture: str
@@ -61,6 +64,8 @@ class ModelInfo:
     chat_template: str
     bos: str
     eos: str
+    n_embd: int = 0
+    pooled: bool = False
 
 
 class Sampler(Protocol):
@@ -159,6 +164,24 @@ class Sequences(Protocol):
         """Give the memory back."""
 
 
+class Embedder(Protocol):
+    """Turns texts into vectors."""
+
+    @property
+    def n_seq(self) -> int:
+        """Texts that one `embed` takes at most."""
+
+    @property
+    def n_ctx(self) -> int:
+        """Tokens that they may have together."""
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """The vectors [len(texts), n_embd] of some texts, given as tokens; each has length 1."""
+
+    def close(self) -> None:
+        """Give the memory back."""
+
+
 class Model(Protocol):
     """Loaded weights and vocabulary."""
 
@@ -172,17 +195,27 @@ class Model(Protocol):
         `special`: texts such as "<|im_end|>" become control tokens; `bos`: begin as the vocabulary wants.
         """
 
+    def tokenize_input(self, text: str) -> list[int]:
+        """Token ids of a text to embed, with what the vocabulary puts before and after it."""
+
     def piece(self, token: int) -> bytes:
         """The bytes of a token, empty for control tokens; a character may be split over several tokens."""
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer."""
 
-    def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> Context:
-        """A new, empty context that computes up to `n_batch` tokens at once."""
+    def open_context(
+        self, *, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+    ) -> Context:
+        """A new, empty context that computes up to `n_batch` tokens at once; its cache is kept in these types."""
 
-    def open_sequences(self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int) -> Sequences:
+    def open_sequences(
+        self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+    ) -> Sequences:
         """`n_seq` new, empty sequences of `n_ctx` tokens each that are computed together."""
+
+    def open_embedder(self, *, n_seq: int, n_ctx: int, n_threads: int) -> Embedder:
+        """What computes the vectors of up to `n_seq` texts at once, of `n_ctx` tokens together."""
 
     def close(self) -> None:
         """Give the memory back; contexts must be closed before."""

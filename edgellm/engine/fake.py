@@ -137,6 +137,22 @@ class FakeSequences:
         """Nothing to free."""
 
 
+class FakeEmbedder:
+    """A text's vector: how many tokens it has, and nothing else."""
+
+    def __init__(self, n_seq: int, n_ctx: int) -> None:
+        self.n_seq, self.n_ctx = n_seq, n_ctx
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """The vectors."""
+        if len(texts) > self.n_seq or sum(map(len, texts)) > self.n_ctx:
+            raise ValueError("more than fits")
+        return np.array([[len(tokens), 0, 0, 0] for tokens in texts], np.float32)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
 class FakeModel:
     """Gives scripted answers in turn, the last one again and again; `table` holds logits [last token, next token]."""
 
@@ -164,6 +180,10 @@ class FakeModel:
         """The bytes of the text."""
         return list(text.encode())
 
+    def tokenize_input(self, text: str) -> list[int]:
+        """The bytes of the text."""
+        return self.tokenize(text)
+
     def piece(self, token: int) -> bytes:
         """One byte."""
         return bytes([token]) if token < END else b""
@@ -172,13 +192,21 @@ class FakeModel:
         """Whether it is the end token."""
         return token == END
 
-    def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> FakeContext:
+    def open_context(
+        self, *, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+    ) -> FakeContext:
         """An empty context."""
         return FakeContext(self, n_ctx, n_batch)
 
-    def open_sequences(self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int) -> FakeSequences:
+    def open_sequences(
+        self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+    ) -> FakeSequences:
         """Empty sequences."""
         return FakeSequences(self, n_seq, n_ctx, n_batch)
+
+    def open_embedder(self, *, n_seq: int, n_ctx: int, n_threads: int) -> FakeEmbedder:
+        """Vectors of four numbers."""
+        return FakeEmbedder(n_seq, n_ctx)
 
     def close(self) -> None:
         """Nothing to free."""

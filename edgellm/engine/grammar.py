@@ -29,6 +29,8 @@ MAX_NESTING = MAX_REPETITIONS + 100
 COUNTS = ("minItems", "maxItems", "minLength", "maxLength")
 LITERALS = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
 LARGE_QUANTIFIER = re.compile(r"\{[^}]*\d{4}")
+# A character of a JSON string.
+CHARACTER = r'[^"\\\x7F\x00-\x1F] | [\\] (["\\/bfnrt] | "u" [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F])'
 # What the conversion does with a schema that it does not expect.
 CONVERSION_FAILURES = (
     ArithmeticError,
@@ -129,4 +131,6 @@ def _conversion(bindings: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
+    # The original permits control characters within a string, which JSON does not.
+    module.PRIMITIVE_RULES["char"] = module.BuiltinRule(CHARACTER, [])
     return module

@@ -13,11 +13,10 @@ import contextlib
 import ctypes
 import importlib
 import os
+import re
 import sys
-import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from io import StringIO
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,21 +24,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.engine import kernels
 from edgellm.engine.base import ModelInfo, Sampling
-from edgellm.engine.grammar import check_grammar
 from edgellm.engine.installed import BUILD_COMMAND, InstalledEngine
+from edgellm.engine.llama_sampler import LlamaSampler
 from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel, UsageError
+from edgellm.formats.quant_types import named_type
 from edgellm.progress import Progress, Report, silent
 
 GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR = 3, 4
-LLAMA_DECODE_NO_SLOT = 1
+LLAMA_DECODE_NO_SLOT, LLAMA_DECODE_NO_MEMORY = 1, -2
+# What the engine says when the system refuses it memory, at any level.
+OUT_OF_MEMORY = re.compile(r"alloc|mmap failed|Cannot allocate memory|out of memory", re.IGNORECASE)
+FLASH_ATTENTION_ON = 1
 NULL_TOKEN = -1
 # The engine's caches are multiples of so many tokens.
 CONTEXT_PADDING = 256
-# llama_token_data.
-TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-# What ends a sequence for DRY, as in llama.cpp's own programs.
-DRY_BREAKERS = (b"\n", b":", b'"', b"*")
 
 
 class LlamaEngine:
@@ -53,6 +53,8 @@ class LlamaEngine:
         self._log = self._c.llama_log_callback(self._on_log)
         self._c.llama_log_set(self._log, None)
         self._c.llama_backend_init()
+        self.kernels = kernels.kernel_name(installed.libraries)
+        _require_kernels(os.environ.get(kernels.VARIABLE), self.kernels)
 
     @property
     def stamp(self) -> str:
@@ -109,7 +111,11 @@ class LlamaEngine:
         if failures:
             raise failures[0]
         if not pointer:
-            raise UnsupportedModel(f"the engine cannot load {path.name}", why=self.last_error(), path=str(path))
+            why = self.last_error()
+            if OUT_OF_MEMORY.search(why):
+                hint = "a smaller model, or another quantization of it"
+                raise DoesNotFit(f"there is too little memory to load {path.name}", why=why, hint=hint)
+            raise UnsupportedModel(f"the engine cannot load {path.name}", why=why, path=str(path))
         return LlamaModel(self, pointer, path)
 
 
@@ -140,6 +146,8 @@ class LlamaModel:
             chat_template=template.decode(errors="replace") if template else "",
             bos=self._token_text(c.llama_vocab_bos(self._vocab)),
             eos=self._token_text(c.llama_vocab_eos(self._vocab)),
+            n_embd=c.llama_model_n_embd(pointer),
+            pooled=self._metadata(f"{self._metadata('general.architecture')}.pooling_type") not in ("", "0"),
         )
 
     def _metadata(self, key: str) -> str:
@@ -154,17 +162,25 @@ class LlamaModel:
 
     def tokenize(self, text: str, *, special: bool = False, bos: bool = True) -> list[int]:
         """Token ids of a text; see `base.Model`."""
-        data = text.encode(errors="replace")
-        size = len(data) + 2  # never more tokens than bytes, plus BOS and EOS
-        buffer = (self._c.llama_token * size)()
-        count = self._c.llama_tokenize(self._vocab, data, len(data), buffer, size, False, special)
-        if count < 0:
-            raise EngineError("the engine cannot tokenize this text", why=f"it wants room for {-count} tokens")
-        tokens = list(buffer[:count])
+        tokens = self._tokens(text, special, around=False)
         first = self._c.llama_vocab_bos(self._vocab)
         if bos and self._c.llama_vocab_get_add_bos(self._vocab) and first != NULL_TOKEN and tokens[:1] != [first]:
             tokens.insert(0, first)
         return tokens
+
+    def tokenize_input(self, text: str) -> list[int]:
+        """Token ids of a text to embed; see `base.Model`."""
+        return self._tokens(text, special=False, around=True)
+
+    def _tokens(self, text: str, special: bool, around: bool) -> list[int]:
+        """`around`: with the tokens that the vocabulary puts before and after a text."""
+        data = text.encode(errors="replace")
+        size = len(data) + 2  # never more tokens than bytes, plus BOS and EOS
+        buffer = (self._c.llama_token * size)()
+        count = self._c.llama_tokenize(self._vocab, data, len(data), buffer, size, around, special)
+        if count < 0:
+            raise EngineError("the engine cannot tokenize this text", why=f"it wants room for {-count} tokens")
+        return list(buffer[:count])
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; see `base.Model`."""
@@ -180,15 +196,21 @@ class LlamaModel:
         """Whether the token ends an answer."""
         return bool(self._c.llama_vocab_is_eog(self._vocab, token))
 
-    def open_context(self, *, n_ctx: int, n_batch: int, n_threads: int) -> LlamaContext:
+    def open_context(
+        self, *, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+    ) -> LlamaContext:
         """A new, empty context of `n_ctx` tokens (rounded up by the engine to what its cache wants).
 
         Raises:
             DoesNotFit: the engine could not allocate the cache or its buffers.
+            UnsupportedModel: the model's heads cannot be kept in those types.
         """
-        return LlamaContext(self._c, self._new_context(n_ctx, n_batch, n_threads, n_seq=1), n_ctx)
+        pointer = self._new_context(self._params(n_ctx, n_batch, n_threads, 1, type_k, type_v))
+        return LlamaContext(self._c, pointer, n_ctx)
 
-    def open_sequences(self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int) -> LlamaSequences:
+    def open_sequences(
+        self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+    ) -> LlamaSequences:
         """New, empty sequences of `n_ctx` tokens each (rounded up by the engine); see `base.Sequences`.
 
         Raises:
@@ -196,11 +218,26 @@ class LlamaModel:
         """
         # The engine divides its context among the sequences, and rounds each one's part down.
         padded = -(-n_ctx // CONTEXT_PADDING) * CONTEXT_PADDING
-        pointer = self._new_context(n_seq * padded, max(n_batch, n_seq), n_threads, n_seq=n_seq)
-        return LlamaSequences(self._c, pointer, n_seq, n_ctx)
+        params = self._params(n_seq * padded, max(n_batch, n_seq), n_threads, n_seq, type_k, type_v)
+        return LlamaSequences(self._c, self._new_context(params), n_seq, n_ctx)
 
-    def _new_context(self, n_ctx: int, n_batch: int, n_threads: int, *, n_seq: int) -> Any:
-        self._engine.messages.clear()
+    def open_embedder(self, *, n_seq: int, n_ctx: int, n_threads: int) -> LlamaEmbedder:
+        """What turns texts of up to `n_ctx` tokens into vectors; see `base.Embedder`.
+
+        Raises:
+            UnsupportedModel: the file does not say how the vectors of its tokens become one.
+            DoesNotFit: the engine could not allocate its buffers.
+        """
+        if not self.info.pooled:
+            why = "the file does not say how the vectors of its tokens become one"
+            raise UnsupportedModel("this is not an embedding model", why=why)
+        params = self._params(n_ctx, n_ctx, n_threads, n_seq, "F16", "F16")
+        params.embeddings = True
+        # One cache for all: together they are never longer than one may be.
+        params.kv_unified = True
+        return LlamaEmbedder(self._c, self._new_context(params), n_seq, n_ctx, self.info.n_embd)
+
+    def _params(self, n_ctx: int, n_batch: int, n_threads: int, n_seq: int, type_k: str, type_v: str) -> Any:
         params = self._c.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch = params.n_ubatch = n_batch
@@ -208,10 +245,20 @@ class LlamaModel:
         params.n_seq_max = n_seq
         # A cache for each sequence, so that each gets the same logits, to the last bit, whatever its neighbours are.
         params.kv_unified = False
+        params.type_k, params.type_v = named_type(type_k).id, named_type(type_v).id
+        if named_type(type_v).is_quantized:
+            # Without it the values would be kept transposed, and blocks cannot be.
+            params.flash_attn_type = FLASH_ATTENTION_ON
         params.no_perf = True
+        return params
+
+    def _new_context(self, params: Any) -> Any:
+        self._engine.messages.clear()
         pointer = self._c.llama_init_from_model(self._pointer, params)
         if not pointer:
-            why, hint = self._engine.last_error(), "a smaller --ctx-size"
+            why, hint, n_ctx = self._engine.last_error(), "a smaller --ctx-size", int(params.n_ctx)
+            if "cache type" in why or "lash" in why:
+                raise UnsupportedModel("the model cannot keep its cache in that type", why=why, hint="--kv f16")
             raise DoesNotFit(f"the engine cannot make a context of {n_ctx} tokens", why=why, hint=hint, n_ctx=n_ctx)
         return pointer
 
@@ -220,111 +267,6 @@ class LlamaModel:
         if self._pointer:
             self._c.llama_model_free(self._pointer)
             self._pointer = None
-
-
-class LlamaSampler:
-    """penalties -> DRY -> top-k -> top-p -> min-p -> temperature -> draw, or penalties -> DRY -> greedy.
-
-    `row` tells which row of the last batch's logits is this sequence's. A grammar is asked about the drawn token, and
-    only if it says no about all tokens, because that takes long; then the draw is repeated among what it permits.
-    """
-
-    def __init__(
-        self, c: Any, context: Any, sampling: Sampling, history: Sequence[int], row: Callable[[], int]
-    ) -> None:
-        self._c = c
-        self._context = context
-        self._row = row
-        self._vocab = c.llama_model_get_vocab(c.llama_get_model(context))
-        self._n_vocab = int(c.llama_vocab_n_tokens(self._vocab))
-        self._grammar = self._open_grammar(sampling.grammar) if sampling.grammar else None
-        self._pointer = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
-        for sampler in self._memories(sampling):
-            for token in history:
-                c.llama_sampler_accept(sampler, token)
-            c.llama_sampler_chain_add(self._pointer, sampler)
-        for sampler in self._choices(sampling):
-            c.llama_sampler_chain_add(self._pointer, sampler)
-
-    def _open_grammar(self, text: str) -> Any:
-        check_grammar(text)
-        with _stderr_captured() as said:
-            grammar = self._c.llama_sampler_init_grammar(self._vocab, text.encode(errors="replace"), b"root")
-        if not grammar:
-            why = " ".join(said.getvalue().split())[:200] or "it has no rule `root`, or one that begins with itself"
-            raise UsageError("the engine does not understand the grammar", why=why)
-        return grammar
-
-    def _memories(self, sampling: Sampling) -> Iterator[Any]:
-        """The steps that look at earlier tokens."""
-        c, penalties = self._c, (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty)
-        if penalties != (1.0, 0.0, 0.0):
-            yield c.llama_sampler_init_penalties(self._n_vocab, sampling.repeat_last_n, *penalties)
-        if sampling.dry_multiplier > 0:
-            breakers = (ctypes.c_char_p * len(DRY_BREAKERS))(*DRY_BREAKERS)
-            base, allowed, n_ctx = sampling.dry_base, sampling.dry_allowed_length, self._c.llama_n_ctx(self._context)
-            yield c.llama_sampler_init_dry(
-                self._vocab, sampling.dry_multiplier, base, allowed, n_ctx, breakers, len(breakers)
-            )
-
-    def _choices(self, sampling: Sampling) -> Iterator[Any]:
-        c = self._c
-        if sampling.temperature <= 0:
-            yield c.llama_sampler_init_greedy()
-            return
-        yield c.llama_sampler_init_top_k(sampling.top_k)
-        yield c.llama_sampler_init_top_p(sampling.top_p, 1)
-        yield c.llama_sampler_init_min_p(sampling.min_p, 1)
-        yield c.llama_sampler_init_temp(sampling.temperature)
-        yield c.llama_sampler_init_dist(sampling.seed)
-
-    def sample(self) -> int:
-        """Draw the next token; the chain and the grammar remember it."""
-        if self._grammar is None:
-            return int(self._c.llama_sampler_sample(self._pointer, self._context, self._row()))
-        candidates = self._candidates()
-        token = self._draw(candidates)
-        if not self._permits(token):
-            candidates = self._candidates()
-            self._apply(self._grammar, candidates)
-            if not np.isfinite(candidates["logit"]).any():
-                raise EngineError("the grammar leaves no token to go on with", why="the vocabulary cannot write it")
-            token = self._draw(candidates)
-        self._c.llama_sampler_accept(self._grammar, token)
-        self._c.llama_sampler_accept(self._pointer, token)
-        return token
-
-    def _candidates(self) -> npt.NDArray[np.void]:
-        """All tokens with their logits, as the engine's steps take them."""
-        pointer = self._c.llama_get_logits_ith(self._context, self._row())
-        candidates = np.zeros(self._n_vocab, TOKEN_DATA)
-        candidates["id"] = np.arange(self._n_vocab)
-        candidates["logit"] = np.ctypeslib.as_array(pointer, shape=(self._n_vocab,))
-        return candidates
-
-    def _draw(self, candidates: npt.NDArray[np.void]) -> int:
-        array = self._apply(self._pointer, candidates)
-        return int(candidates["id"][array.selected])
-
-    def _permits(self, token: int) -> bool:
-        one = np.array([(token, 1.0, 0.0)], TOKEN_DATA)
-        self._apply(self._grammar, one)
-        return bool(np.isfinite(one["logit"][0]))
-
-    def _apply(self, sampler: Any, candidates: npt.NDArray[np.void]) -> Any:
-        """Let a step work on the candidates in place; returns the engine's view of them."""
-        c = self._c
-        data = candidates.ctypes.data_as(ctypes.POINTER(c.llama_token_data))
-        array = c.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
-        c.llama_sampler_apply(sampler, ctypes.byref(array))
-        return array
-
-    def close(self) -> None:
-        """Free the chain and the grammar."""
-        for pointer in (self._pointer, self._grammar):
-            if pointer:
-                self._c.llama_sampler_free(pointer)
-        self._pointer = self._grammar = None
 
 
 class _Computing:
@@ -349,6 +291,8 @@ class _Computing:
 
     def _run(self, batch: Any) -> None:
         status = self._c.llama_decode(self._pointer, batch)
+        if status == LLAMA_DECODE_NO_MEMORY:
+            raise DoesNotFit("the memory ran out while computing", hint="a smaller --ctx-size, or --kv q8_0")
         if status != 0:
             why = "the context is full" if status == LLAMA_DECODE_NO_SLOT else f"llama_decode returned {status}"
             raise EngineError("the engine failed while computing", why=why, status=status)
@@ -478,6 +422,45 @@ class LlamaSequences(_Computing):
         super().close()
 
 
+class LlamaEmbedder(_Computing):
+    """Vectors of texts, several in one computation, each a sequence of its own."""
+
+    def __init__(self, c: Any, pointer: Any, n_seq: int, n_ctx: int, n_embd: int) -> None:
+        super().__init__(c, pointer, n_ctx)
+        self.n_seq, self.n_embd = n_seq, n_embd
+        self._batch = c.llama_batch_init(n_ctx, 0, 1)
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """The vectors of some texts; see `base.Embedder`."""
+        total = sum(map(len, texts))
+        if not 0 < len(texts) <= self.n_seq or not all(texts) or total > self.n_ctx:
+            raise ValueError(f"1 to {self.n_seq} texts of {self.n_ctx} tokens together, not {len(texts)} of {total}")
+        self._c.llama_memory_clear(self._memory, False)
+        batch, index = self._batch, 0
+        for seq, tokens in enumerate(texts):
+            for position, token in enumerate(tokens):
+                batch.token[index], batch.pos[index], batch.logits[index] = token, position, 1
+                batch.n_seq_id[index], batch.seq_id[index][0] = 1, seq
+                index += 1
+        batch.n_tokens = total
+        self._run(batch)
+        return np.stack([self._vector(seq) for seq in range(len(texts))])
+
+    def _vector(self, seq: int) -> npt.NDArray[np.float32]:
+        pointer = self._c.llama_get_embeddings_seq(self._pointer, seq)
+        if not pointer:
+            raise UnsupportedModel("the model gives no vectors", why="its tokens' vectors are not pooled")
+        vector = np.ctypeslib.as_array(pointer, shape=(self.n_embd,)).copy()
+        vector /= np.float32(np.linalg.norm(vector)) or np.float32(1)
+        return vector
+
+    def close(self) -> None:
+        """Free the context and its batch."""
+        if self._pointer:
+            self._c.llama_batch_free(self._batch)
+        super().close()
+
+
 def _import_bindings(installed: InstalledEngine) -> Any:
     """The low-level module `llama_cpp.llama_cpp`, from the engine's directory, over the engine's library.
 
@@ -485,10 +468,14 @@ def _import_bindings(installed: InstalledEngine) -> Any:
     we do not use. Hence the bare package module put in its place.
     """
     loaded = sys.modules.get("llama_cpp.llama_cpp")
+    # Or an abort of the engine would start a debugger on this process, if one is installed.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     if loaded is None:
         package = ModuleType("llama_cpp")
         package.__path__ = [str(installed.bindings / "llama_cpp")]
         sys.modules["llama_cpp"] = package
+        # OpenMP's idle threads spin for milliseconds between two computations, on cores that others may need.
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         with _environment("LLAMA_CPP_LIB_PATH", str(installed.libraries)):
             try:
                 loaded = importlib.import_module("llama_cpp.llama_cpp")
@@ -506,6 +493,16 @@ def _import_bindings(installed: InstalledEngine) -> Any:
     return loaded
 
 
+def _require_kernels(asked: str | None, used: str) -> None:
+    """Nobody who asks for one level of the kernels gets another one unnoticed."""
+    if asked and asked != used:
+        raise UsageError(
+            f"{kernels.VARIABLE}={asked[:40]}: this machine has no such kernels",
+            why=f"the best ones here are {used}",
+            hint=f"unset {kernels.VARIABLE}, or set it to stock",
+        )
+
+
 def _stamp_of(bindings: Any) -> str:
     try:
         function = bindings._lib.edgellm_stamp
@@ -513,24 +510,6 @@ def _stamp_of(bindings: Any) -> str:
         return ""
     function.restype = ctypes.c_char_p
     return (function() or b"").decode(errors="replace")
-
-
-@contextlib.contextmanager
-def _stderr_captured() -> Iterator[StringIO]:
-    """What C code writes to stderr by itself; it is there when the block has ended."""
-    said = StringIO()
-    before = os.dup(2)
-    try:
-        with tempfile.TemporaryFile() as file:
-            os.dup2(file.fileno(), 2)
-            try:
-                yield said
-            finally:
-                os.dup2(before, 2)
-                file.seek(0)
-                said.write(file.read().decode(errors="replace"))
-    finally:
-        os.close(before)
 
 
 @contextlib.contextmanager

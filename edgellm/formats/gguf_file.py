@@ -6,6 +6,7 @@ with GGUFFile.open("model.gguf") as model:
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from types import MappingProxyType, TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel
+from edgellm.errors import CorruptFile, DoesNotFit, EdgellmError, ModelNotFound, UnsupportedModel
 from edgellm.formats.gguf_header import MAX_TENSORS, Header, RawTensor, parse_header
 from edgellm.formats.gguf_metadata import Buffer, GGUFArray, Metadata, Value
 from edgellm.formats.quant_types import RETIRED_IDS, QuantType, find_type, tensor_nbytes
@@ -46,12 +47,12 @@ class TensorInfo:
 class GGUFFile:
     """An open GGUF file. Closing it invalidates the metadata and arrays that were not read yet."""
 
-    def __init__(self, path: Path, data: Buffer, header: Header, tensors: dict[str, TensorInfo]) -> None:
+    def __init__(self, path: Path, data: Buffer, header: Header, tensors: dict[str, TensorInfo], size: int) -> None:
         self.path = path
         self.version = header.version
         self.alignment = header.alignment
         self.data_offset = header.data_offset
-        self.size = len(data)
+        self.size = size
         self.metadata: Metadata = header.metadata
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(tensors)
         self._data = data
@@ -71,7 +72,16 @@ class GGUFFile:
         except BaseException:
             _close(data)
             raise
-        return cls(path, data, header, tensors)
+        return cls(path, data, header, tensors, len(data))
+
+    @classmethod
+    def of_prefix(cls, data: bytes, *, file_size: int, name: str) -> GGUFFile:
+        """The same from the first bytes of a file of `file_size` bytes: everything but the tensors' own bytes.
+
+        Raises HeaderIncomplete when a longer prefix is needed, else as `open`.
+        """
+        header = parse_header(data, file_size=file_size, name=name)
+        return cls(Path(name), data, header, check_tensors(header, file_size=file_size, name=name), file_size)
 
     def close(self) -> None:
         """Unmap the file; does nothing while arrays of `tensor_bytes` are alive."""
@@ -239,6 +249,10 @@ def _map(path: Path) -> Buffer:
     except FileNotFoundError:
         raise ModelNotFound(f"there is no file {path}", path=str(path)) from None
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            size = path.stat().st_size
+            why = f"{size / 1e9:.2f} GB of address space are needed to open it, and a limit is set (ulimit -v)"
+            raise DoesNotFit(f"there is too little memory for {path.name}", why=why, needed=size) from None
         raise EdgellmError(f"{path} cannot be read", why=error.strerror or str(error), path=str(path)) from None
 
 

@@ -110,9 +110,14 @@ def find_type(type_id: int) -> QuantType | None:
     return _BY_ID.get(type_id)
 
 
+def find_named(name: str) -> QuantType | None:
+    """Return the type with this name in any case, or None when there is none."""
+    return _BY_NAME.get(name.upper())
+
+
 def named_type(name: str) -> QuantType:
     """Return the type with this name in any case ("q4_k"); raise UsageError when there is none."""
-    found = _BY_NAME.get(name.upper())
+    found = find_named(name)
     if found is None:
         close = difflib.get_close_matches(name.upper(), _BY_NAME, n=1)
         hint = f"did you mean {close[0]}?" if close else f"types are {', '.join(_BY_NAME)}"

@@ -66,8 +66,13 @@ def _memory(root: Path, membership: Path) -> Iterator[tuple[int, int]]:
             except (OSError, ValueError):
                 yield int(words[0]), 0
                 continue
-            cache = int(stat.get("total_inactive_file", stat.get("inactive_file", "0")))
-            yield int(words[0]), max(0, usage - cache)
+            yield int(words[0]), max(0, usage - _reclaimable(stat))
+
+
+def _reclaimable(stat: dict[str, str]) -> int:
+    """Bytes of the disk cache, recently read or not: the kernel takes them back before it kills anybody."""
+    names = ("inactive_file", "active_file")
+    return sum(int(stat.get(f"total_{name}", stat.get(name, "0"))) for name in names)
 
 
 def cpu_quota(root: Path = ROOT, membership: Path = Path("/proc/self/cgroup")) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import resource
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -15,10 +16,24 @@ import psutil
 from edgellm.machine import cgroup
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes that may still be taken: of memory, and of address space where that is limited."""
+
+    available: int
+    address_space: int | None = None
+
+
+def room() -> Room:
+    """What this process may take without swapping, within the limits of the cgroup and of the address space."""
+    bounds = [int(psutil.virtual_memory().available), cgroup.memory_available()]
+    return Room(min(bound for bound in bounds if bound is not None), _address_space_left())
+
+
 def available() -> int:
-    """Bytes that can be taken without swapping, within the limits of the cgroup and of the address space."""
-    bounds = [int(psutil.virtual_memory().available), cgroup.memory_available(), _address_space_left()]
-    return min(bound for bound in bounds if bound is not None)
+    """The tightest of the limits, in bytes."""
+    now = room()
+    return now.available if now.address_space is None else min(now.available, now.address_space)
 
 
 def _address_space_left() -> int | None:

@@ -1,42 +1,38 @@
 """How fast this machine reads memory now, with so many threads.
 
-    read_bandwidth(2)  ->  2.1e10
+    read_bandwidth(2, memory_reader(engine.libraries))  ->  2.1e10
 
-Threads reduce parts of an array much larger than the caches, with numpy, which lets other threads run meanwhile. On
-one CPU an addition is bound by memory, on another it is not and a maximum is: so three reductions are tried, a few
-times each, and the fastest pass counts. What counts is therefore what the memory gave, at its best, within half a
-second.
+Threads read parts of an array much larger than the caches with a function that does nothing else, a few times; the
+fastest pass counts. What counts is therefore what the memory gave, at its best, within a quarter of a second.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from edgellm.engine.kernels import Reader
 from edgellm.machine import memory
 
-PASSES = 3
+PASSES = 5
 # Small parts, so that a thread that lost its core for a moment does not make the others wait for long.
 PART_BYTES = 4 << 20
 SMALLEST, LARGEST = 256 << 20, 1 << 30
 CACHES = 4
-REDUCTIONS: tuple[Callable[[npt.NDArray[np.int64]], object], ...] = (np.add.reduce, np.max, np.bitwise_or.reduce)
 
 
-def read_bandwidth(n_threads: int) -> float:
+def read_bandwidth(n_threads: int, read: Reader) -> float:
     """Bytes per second that `n_threads` threads read together."""
-    data = np.ones(buffer_bytes() // 8, np.int64)
-    parts = np.array_split(data, max(n_threads, data.nbytes // PART_BYTES))
+    data = np.ones(buffer_bytes() // PART_BYTES * PART_BYTES, np.uint8)
+    parts = range(data.ctypes.data, data.ctypes.data + data.nbytes, PART_BYTES)
     seconds = []
     with ThreadPoolExecutor(n_threads) as threads:
-        for reduce in REDUCTIONS * PASSES:
+        for _ in range(PASSES):
             start = time.perf_counter()
-            for _ in threads.map(reduce, parts):
+            for _ in threads.map(lambda part: read(part, PART_BYTES), parts):
                 pass
             seconds.append(time.perf_counter() - start)
     return data.nbytes / min(seconds)

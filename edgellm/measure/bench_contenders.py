@@ -16,12 +16,14 @@ from pathlib import Path
 from edgellm.engine.quantize import Quantizer
 from edgellm.errors import EdgellmError, UnsupportedModel, UsageError
 from edgellm.formats.gguf_file import GGUFFile
+from edgellm.formats.quant_types import QuantType, named_type
 from edgellm.measure.bench_plan import LEVELS, STOCK, Contender, Peer
 from edgellm.measure.bench_runner import KERNELS_VARIABLE
 from edgellm.models.shape import Shape
 from edgellm.progress import Report, silent
 from edgellm.settings import Settings
 from edgellm.suggest import did_you_mean
+from edgellm.weights.mixes import named_mix
 from edgellm.weights.random_model import VERSION, weight_type, write_random_model
 from edgellm.weights.stock_twin import needs_twin, write_stock_twin
 
@@ -64,18 +66,25 @@ def random_model(
     path = random_model_path(name, shape, quant, head, settings)
     if not _is_model(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        weights, ends = weight_type(quant or shape.quant), weight_type(head or shape.head)
+        weights, ends = _types(shape, quant, head)
         write_random_model(path, shape, weights=weights, head=ends, codec=codec, report=report)
     return path
 
 
 def random_model_path(name: str, shape: Shape, quant: str | None, head: str | None, settings: Settings) -> Path:
     """Where the random model of a shape lies, or would; UsageError for types that it cannot be in."""
-    weights, ends = weight_type(quant or shape.quant), weight_type(head or shape.head)
+    weights, ends = _types(shape, quant, head)
     if ends.ternary:
         raise UsageError(f"an embedding cannot be {ends}", why="no model has ternary embeddings", hint="--head Q6_K")
     digest = hashlib.sha256(repr((VERSION, sorted(asdict(shape).items()))).encode()).hexdigest()[:8]
     return settings.bench_models / f"{name}-{weights}-{ends}-{digest}.gguf"
+
+
+def _types(shape: Shape, quant: str | None, head: str | None) -> tuple[QuantType, QuantType]:
+    """The types of layers and ends: those asked for, or else the shape's own, Q8_0 where its rows do not permit it."""
+    base = named_mix(shape.quant).base
+    usual = base if base.fits((shape.n_embd,)) and base.fits((shape.n_ff,)) else named_type("Q8_0")
+    return weight_type(quant) if quant else usual, weight_type(head or shape.head)
 
 
 def contenders(

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgellm.engine.kernels import Reader
 from edgellm.errors import DoesNotFit, UnsupportedModel, UsageError
 from edgellm.formats.gguf_file import GGUFFile
 from edgellm.machine import memory
@@ -35,7 +36,8 @@ from edgellm.measure.bench_result import (
 from edgellm.measure.bench_runner import EngineRunner, Runner
 from edgellm.measure.child import Patience, Stopped
 from edgellm.measure.peer import PeerRunner, check_peer
-from edgellm.models.memory import estimate
+from edgellm.models.memory import RunPlan, estimate
+from edgellm.models.outline import Outline
 from edgellm.models.traffic import bytes_per_token
 from edgellm.progress import Progress, Report, silent
 from edgellm.run.generation import never
@@ -60,8 +62,10 @@ class _Round:
     load_seconds: dict[int, float] = field(default_factory=dict)
 
 
-def benchmark(contenders: Sequence[Contender], plan: Plan, setting: Setting, watch: Watch = Watch()) -> Benchmark:
-    """Measure all contenders side by side.
+def benchmark(
+    contenders: Sequence[Contender], plan: Plan, setting: Setting, read: Reader, watch: Watch = Watch()
+) -> Benchmark:
+    """Measure all contenders side by side; `read` is what measures the bandwidth of the memory.
 
     Raises:
         CorruptFile, UnsupportedModel: a file is no GGUF, damaged, or nothing the engine knows.
@@ -77,7 +81,7 @@ def benchmark(contenders: Sequence[Contender], plan: Plan, setting: Setting, wat
     together = _fit_together(contenders, needs, plan)
     for path in dict.fromkeys(contender.path for contender in contenders):
         _into_page_cache(path, watch)
-    hall = _Hall(contenders, plan, watch, together=together)
+    hall = _Hall(contenders, plan, read, watch, together=together)
     complete = True
     try:
         with hall:
@@ -103,10 +107,13 @@ def benchmark(contenders: Sequence[Contender], plan: Plan, setting: Setting, wat
 class _Hall:
     """The runners of all contenders, and the rounds that they have played; only complete rounds count."""
 
-    def __init__(self, contenders: Sequence[Contender], plan: Plan, watch: Watch, *, together: bool) -> None:
+    def __init__(
+        self, contenders: Sequence[Contender], plan: Plan, read: Reader, watch: Watch, *, together: bool
+    ) -> None:
         self.rounds: list[_Round] = []
         self.peaks: dict[int, int] = {}
         self._contenders, self._plan, self._watch, self._together = contenders, plan, watch, together
+        self._read = read
         self._stack = ExitStack()
         self._runners: dict[int, Runner] = {}
         self._doing = Progress("loading")
@@ -128,7 +135,7 @@ class _Hall:
         now = _Round()
         for n_threads in self._plan.n_threads:
             self._show("measuring", "bandwidth of reading")
-            now.bandwidth[n_threads] = read_bandwidth(n_threads)
+            now.bandwidth[n_threads] = read_bandwidth(n_threads, self._read)
             if self._watch.interrupted():
                 raise Stopped
         if self._together:
@@ -191,11 +198,12 @@ def _need(contender: Contender, plan: Plan) -> int:
     try:
         with GGUFFile.open(contender.path) as gguf:
             _check(gguf, plan)
-            need = estimate(gguf, n_ctx=plan.n_ctx, n_batch=plan.n_batch).total
+            outline = Outline.of([gguf])
+            need = estimate(outline, RunPlan(plan.n_ctx, n_batch=plan.n_batch)).total
             for n_seq in plan.n_seqs:
                 if n_seq > 1:
-                    more = estimate(gguf, n_ctx=plan.n_ctx_seq, n_batch=plan.n_batch)
-                    need += n_seq * more.kv_cache + more.compute
+                    more = estimate(outline, RunPlan(plan.n_ctx_seq, n_seq, n_batch=plan.n_batch))
+                    need += more.kv_cache + more.compute
             return need
     except UnsupportedModel:
         if contender.peer is None:

@@ -24,7 +24,8 @@ from edgellm.machine import memory
 from edgellm.machine.cpu import usable_cores
 from edgellm.measure.sample import Sample
 from edgellm.measure.statistics import ROWS, Divergence, Perplexity, Tally
-from edgellm.models.memory import choose_context, estimate, require_fit, together
+from edgellm.models.memory import RunPlan, choose_context, estimate, require_fit, together
+from edgellm.models.outline import Outline
 from edgellm.progress import Progress, Report, silent
 from edgellm.run.generation import never
 
@@ -145,13 +146,14 @@ def _check_headers(paths: Sequence[Path], options: QualityOptions) -> int:
         files = [stack.enter_context(GGUFFile.open(path)) for path in paths]
         trained = min(gguf.get_int(gguf.key("context_length")) for gguf in files)
         n_ctx = choose_context(trained, options.n_ctx or min(DEFAULT_CONTEXT, trained))
-        need, *others = (estimate(gguf, n_ctx=n_ctx, n_batch=N_BATCH, n_outputs=N_OUTPUTS) for gguf in files)
-    name, otherwise = paths[0].name, "a smaller model"
+        plan = RunPlan(n_ctx=n_ctx, n_batch=N_BATCH, n_outputs=N_OUTPUTS)
+        need, *others = (estimate(Outline.of([gguf]), plan) for gguf in files)
+    name, otherwise = paths[0].name, "a smaller model, a smaller --ctx-size"
     for other, path in zip(others, paths[1:], strict=True):
         need, name = together(need, other), f"{name} beside {path.name}"
         otherwise = "each alone, without --against"
     if not options.force:
-        require_fit(need, memory.available(), name=name, n_ctx=n_ctx, otherwise=otherwise)
+        require_fit(need, memory.room(), name=name, plan=plan, hint=f"{otherwise}, or the same with --force")
     return n_ctx
 
 

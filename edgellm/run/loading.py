@@ -10,27 +10,31 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgellm.engine.base import Engine
-from edgellm.formats.gguf_file import GGUFFile
+from edgellm.engine.base import Engine, Model
 from edgellm.machine import memory
 from edgellm.machine.cpu import usable_cores
-from edgellm.models.memory import choose_context, estimate, require_fit
+from edgellm.models.fit import choose_plan, read_outline
+from edgellm.models.memory import RunPlan
 from edgellm.progress import Report, silent
+from edgellm.run.memory_guard import MemoryGuard
 from edgellm.run.session import Session
-
-# Tokens per decode call while a prompt is read. Small enough that Ctrl-C is heard soon on a slow CPU and that the
-# compute buffers stay small (n_vocab floats per token); large enough for the matrix kernels.
-N_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How to open a model; None stands for the default."""
+    """How to open a model; None stands for the default.
+
+    `max_memory` caps this process, in bytes: context and cache type are chosen to stay below it, and an answer that
+    reaches it all the same ends. `chat_template` is for a file that has none.
+    """
 
     n_ctx: int | None = None
     n_threads: int | None = None
     system: str | None = None
     force: bool = False
+    kv_type: str | None = None
+    max_memory: int | None = None
+    chat_template: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class LoadedModel:
 
     session: Session
     n_threads: int
+    kv_type: str
     load_seconds: float
 
 
@@ -50,13 +55,28 @@ def load(engine: Engine, path: Path, options: LoadOptions, *, report: Report = s
         ContextTooLarge: more context than the model was trained with.
         DoesNotFit: too little memory (unless `options.force`).
     """
-    with GGUFFile.open(path) as gguf:
-        n_ctx = choose_context(gguf.get_int(gguf.key("context_length")), options.n_ctx)
-        need = estimate(gguf, n_ctx=n_ctx, n_batch=min(N_BATCH, n_ctx))
-    if not options.force:
-        require_fit(need, memory.available(), name=path.name, n_ctx=n_ctx)
-    n_threads = options.n_threads or usable_cores()
     start = time.perf_counter()
-    model = engine.load(path, report=report)
-    session = Session(model, n_ctx=n_ctx, n_batch=min(N_BATCH, n_ctx), n_threads=n_threads, system=options.system)
-    return LoadedModel(session, n_threads, time.perf_counter() - start)
+    guard = MemoryGuard(options.max_memory)
+    model, plan = load_weights(engine, path, options, report=report)
+    guard()
+    session = Session(
+        model,
+        plan,
+        n_threads=plan.n_threads,
+        system=options.system,
+        guard=guard,
+        chat_template=options.chat_template,
+    )
+    return LoadedModel(session, plan.n_threads, plan.kv_type, time.perf_counter() - start)
+
+
+def load_weights(
+    engine: Engine, path: Path, options: LoadOptions, *, n_slots: int = 1, report: Report = silent
+) -> tuple[Model, RunPlan]:
+    """The same without a context: the model, and the plan to run it with so many slots."""
+    plan = choose_plan(
+        read_outline(path), memory.room(), n_ctx=options.n_ctx, kv_type=options.kv_type,
+        n_threads=options.n_threads or usable_cores(), n_slots=n_slots, max_memory=options.max_memory,
+        force=options.force,
+    )  # fmt: skip
+    return engine.load(path, report=report), plan

@@ -1,18 +1,20 @@
 """A conversation with one loaded model, and a single completion: what `chat` and `run` have in common.
 
-    session = Session(model, n_ctx=4096, n_batch=256, n_threads=4)
+    session = Session(model, RunPlan(n_ctx=4096), n_threads=4)
     for event in session.ask("What is a ternary weight?", Sampling(), Limits()): ...
 
-The context stays between turns, so only what is new is computed.
+The context stays between turns, so only what is new is computed. `guard` is called between computations and may
+raise: it watches over the memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 from edgellm.engine.base import Model, Sampling
 from edgellm.errors import PromptTooLong, UsageError
+from edgellm.models.memory import RunPlan
 from edgellm.run.chat_template import ChatTemplate, Message
 from edgellm.run.generation import NO_TOKEN, Event, Finished, Limits, Looped, Text, generate, penalised
 
@@ -38,12 +40,26 @@ class _Turn:
 
 
 class Session:
-    """Messages so far, and the context that holds them."""
+    """Messages so far, and the context that holds them; `chat_template` is for a model that has none of its own."""
 
-    def __init__(self, model: Model, *, n_ctx: int, n_batch: int, n_threads: int, system: str | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        plan: RunPlan,
+        *,
+        n_threads: int,
+        system: str | None = None,
+        guard: Callable[[], None] = lambda: None,
+        chat_template: str | None = None,
+    ) -> None:
         self.model = model
+        self._guard = guard
+        self._fallback = chat_template or ""
         self.messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-        self.context = model.open_context(n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
+        self.context = model.open_context(
+            n_ctx=plan.n_ctx, n_batch=min(plan.n_batch, plan.n_ctx), n_threads=n_threads,
+            type_k=plan.kv_type, type_v=plan.kv_type,
+        )  # fmt: skip
         self._template: ChatTemplate | None = None
         self._turn: _Turn | None = None
 
@@ -59,14 +75,17 @@ class Session:
     def again(self, sampling: Sampling, limits: Limits) -> Generator[Event, None, None]:
         """Answer the last question again; the new answer replaces the old one once there is any of it.
 
-        An answer that ended because it repeated itself is not begun anew: it goes on from before that, with penalties.
+        An answer that ended because it repeated itself is not begun anew: it goes on from before that, with penalties
+        (with a grammar it is begun anew, as its place in the grammar is not known half-way).
 
         Raises:
             UsageError: there is nothing to answer.
         """
         turn = self._turn
         if turn and turn.reason == "repetition" and self.messages and turn.text == self.messages[-1]["content"]:
-            return self._answer(self.messages[:-1], penalised(sampling), limits, begun=turn)
+            sampling = penalised(sampling)
+            if not sampling.grammar:
+                return self._answer(self.messages[:-1], sampling, limits, begun=turn)
         asked = self.messages[:-1] if self.messages and self.messages[-1]["role"] == "assistant" else self.messages
         if not asked or asked[-1]["role"] != "user":
             raise UsageError("there is no question to answer again")
@@ -139,14 +158,14 @@ class Session:
 
     def complete(self, text: str, sampling: Sampling, limits: Limits) -> Generator[Event, None, None]:
         """Continue a text as it is, without the chat template and outside of the conversation."""
-        yield from generate(self.model, self.context, self.model.tokenize(text), sampling, limits)
+        return self._generate(self.model.tokenize(text), sampling, limits)
 
     @property
     def template(self) -> ChatTemplate:
         """The model's chat template, compiled on first use."""
         if self._template is None:
             info = self.model.info
-            self._template = ChatTemplate(info.chat_template, bos=info.bos, eos=info.eos)
+            self._template = ChatTemplate(info.chat_template or self._fallback, bos=info.bos, eos=info.eos)
         return self._template
 
     def count_tokens(self, messages: Sequence[Message] | None = None) -> int:
@@ -177,7 +196,7 @@ class Session:
         turn = _Turn(rendered, prompt, list(begun.answer) if begun else [], list(begun.pieces) if begun else [])
         before = len(turn.answer)
         try:
-            for event in generate(self.model, self.context, prompt, sampling, limits, list(turn.answer)):
+            for event in self._generate(prompt, sampling, limits, list(turn.answer)):
                 match event:
                     case Text(text, token):
                         turn.pieces.append(text)
@@ -192,6 +211,16 @@ class Session:
             if turn.text:
                 self._turn = turn
                 self.messages = [*messages, {"role": "assistant", "content": turn.text}]
+
+    def _generate(
+        self, prompt: list[int], sampling: Sampling, limits: Limits, begun: Sequence[int] = ()
+    ) -> Generator[Event, None, None]:
+        def interrupted() -> bool:
+            self._guard()
+            return limits.interrupted()
+
+        watched = replace(limits, interrupted=interrupted)
+        yield from generate(self.model, self.context, prompt, sampling, watched, begun)
 
     def close(self) -> None:
         """Free the context."""

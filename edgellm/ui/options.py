@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -42,6 +43,24 @@ ContextSize = Annotated[
         min=8,
         help="Context in tokens. [default: 4096, or the model's own]",
         envvar="EDGELLM_CTX_SIZE",
+    ),
+]
+KVType = Annotated[
+    str | None,
+    typer.Option(
+        "--kv",
+        metavar="TYPE",
+        help="Type of the KV cache: f16, q8_0 (half the memory), q4_0 ... [default: f16]",
+        envvar="EDGELLM_KV",
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory",
+        metavar="SIZE",
+        help="Stay below this, e.g. 1.5GB: context and cache type are chosen for it.",
+        envvar="EDGELLM_MAX_MEMORY",
     ),
 ]
 MaxTokens = Annotated[
@@ -137,4 +156,17 @@ Seed = Annotated[
     typer.Option(
         "--seed", min=0, max=2**32 - 2, help="Repeat an answer exactly. [default: random]", envvar="EDGELLM_SEED"
     ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="json|SCHEMA.json",
+        help="Only JSON as the answer, of the form that a JSON schema describes.",
+        envvar="EDGELLM_FORMAT",
+    ),
+]
+Grammar = Annotated[
+    Path | None,
+    typer.Option("--grammar", help="A file with a GBNF grammar that the answer must follow.", envvar="EDGELLM_GRAMMAR"),
 ]

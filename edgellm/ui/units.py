@@ -1,9 +1,17 @@
 """Numbers as people read them.
 
 size(1_187_801_280) -> "1.19 GB";  duration(0.31) -> "0.31 s";  count(134_515_008) -> "135M"
+parse_size("1.5GiB", "--ram") -> 1610612736
 """
 
 from __future__ import annotations
+
+import re
+
+from edgellm.errors import UsageError
+
+_FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([KMG]I?)?B?", re.IGNORECASE)
 
 
 def size(n_bytes: float) -> str:
@@ -24,6 +32,12 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 60 else f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
 
 
+def clock(seconds: float) -> str:
+    """Time that is left: 0:09, 18:02, 2:00:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
 def count(number: int) -> str:
     """A count of parameters: 135M, 2.4B."""
     return f"{number / 1e9:.1f}B" if number >= 1e9 else f"{number / 1e6:.0f}M" if number >= 1e6 else f"{number:,}"
@@ -32,3 +46,11 @@ def count(number: int) -> str:
 def rate(per_second: float) -> str:
     """Tokens per second."""
     return f"{per_second:.1f} tok/s" if per_second < 100 else f"{per_second:.0f} tok/s"
+
+
+def parse_size(text: str, option: str) -> int:
+    """Return "1.8GB", "900M" or "1.5GiB" in bytes; UsageError when it is no size."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or not float(match[1]):
+        raise UsageError(f"{text!r:.60} is no size", hint=f"{option} 1.8GB")
+    return round(float(match[1]) * _FACTORS[(match[2] or "").upper()])

@@ -18,12 +18,12 @@ from edgellm.engine.llama import LlamaEngine
 from edgellm.engine.mix import MixedTensor, mix_types
 from edgellm.engine.quantize import Quantizer
 from edgellm.errors import CorruptFile, EngineError, UsageError
-from edgellm.formats.gguf_file import GGUFFile
+from edgellm.formats.gguf_file import GGUFFile, TensorInfo
 from edgellm.formats.gguf_writer import GGUFWriter
 from edgellm.machine.cpu import usable_cores
-from edgellm.models.memory import MemoryNeed, choose_context, estimate, layer_count
+from edgellm.models.memory import MemoryNeed, RunPlan, choose_context, estimate
+from edgellm.models.outline import Outline, layer_count
 from edgellm.progress import Progress, Report, silent
-from edgellm.run.loading import N_BATCH
 from edgellm.weights.imatrix import Imatrix, read_imatrix
 from edgellm.weights.mixes import Mix, named_mix
 from edgellm.weights.quantization import Quantization, describe, output_path
@@ -178,5 +178,6 @@ def _check_written(path: Path, plan: Plan) -> None:
 
 def _memory(gguf: GGUFFile, plan: Plan) -> MemoryNeed:
     n_ctx = choose_context(gguf.get_int(gguf.key("context_length")), None)
-    need = estimate(gguf, n_ctx=n_ctx, n_batch=min(N_BATCH, n_ctx))
-    return replace(need, weights=sum(tensor.n_bytes for tensor in plan.tensors))
+    tensors = tuple(TensorInfo(tensor.name, tensor.shape, tensor.target, 0, tensor.n_bytes) for tensor in plan.tensors)
+    outline = replace(Outline.of([gguf]), tensors=tensors, n_bytes=sum(tensor.nbytes for tensor in tensors))
+    return estimate(outline, RunPlan(n_ctx=n_ctx))

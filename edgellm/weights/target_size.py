@@ -1,20 +1,16 @@
 """`--target-size 1.8GB`: the best quantization of a model whose file is no larger.
 
-choice = choose(parse_size("1.8GB"), candidates, n_bytes=lambda candidate: ...)
+choice = choose(1_800_000_000, candidates, n_bytes=lambda candidate: ...)
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from edgellm.errors import UsageError
 from edgellm.weights.mixes import LADDER, LADDER_BELOW, Mix, named_mix
-
-_FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
-_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([KMG]I?)?B?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +22,6 @@ class Candidate:
 
     def __str__(self) -> str:
         return f"{self.mix} --head {self.head}" if self.head else self.mix.name
-
-
-def parse_size(text: str) -> int:
-    """Return "1.8GB", "900M" or "1.5GiB" in bytes; UsageError when it is no size."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or not float(match[1]):
-        raise UsageError(f"{text!r} is no size", hint="--target-size 1.8GB")
-    return round(float(match[1]) * _FACTORS[(match[2] or "").upper()])
 
 
 def candidates(*, ternary: str | None, has_imatrix: bool, head: str | None) -> Iterator[Candidate]:

@@ -1,6 +1,7 @@
 """`edgellm bench` as a user types it."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from edgellm.engine.installed import InstalledEngine
-from edgellm.settings import Settings
+from edgellm.settings import Settings, resource_directory
 from tests.commands.cli import data, edgellm, error
-from tests.measure.shapes import TOML
 from tests.weights.gguf_maker import write_llama
 
 SHORT = ("-p", "32", "-n", "4", "--rounds", "2", "--threads", "1")
@@ -21,9 +21,15 @@ SHORT = ("-p", "32", "-n", "4", "--rounds", "2", "--threads", "1")
 @pytest.fixture
 def tiny_shape(with_engine: Settings) -> Settings:
     """The shape `tiny` among the user's own recipes."""
-    directory = with_engine.config / "recipes" / "shapes"
+    directory = with_engine.config / "recipes"
     directory.mkdir(parents=True)
-    (directory / "tiny.toml").write_text(TOML)
+    sizes = {"layers": 2, "embedding": 256, "feed_forward": 512, "heads": 4, "kv_heads": 4, "head_size": 64}
+    shape = "".join(f"{key} = {value}\n" for key, value in {**sizes, "vocabulary": 400, "context": 512}.items())
+    recipe = (resource_directory("recipes") / "bitnet-2b.toml").read_text()
+    recipe = re.sub(
+        r"\[shape\].*?\n\n", f'[shape]\narchitecture = "bitnet-b1.58"\ntied = true\n{shape}\n', recipe, flags=re.S
+    )
+    (directory / "tiny.toml").write_text(recipe)
     return with_engine
 
 

@@ -108,3 +108,10 @@ def test_a_time_limit(with_engine: Settings) -> None:
     answer = data(edgellm("run", "smollm2", SEA, "--max-time", "0.5", "--no-loop-guard", "--json", "-c", "2048"))
     assert answer["stats"]["finish_reason"] == "time"
     assert answer["stats"]["prefill_seconds"] + answer["stats"]["decode_seconds"] < 5
+
+
+@pytest.mark.engine
+@pytest.mark.model
+def test_a_chat_in_a_form(with_engine: Settings) -> None:
+    result = edgellm("chat", "smollm2", "--private", "--temp", "0", "--format", "json", stdin="The capital of France?\n")
+    assert result.returncode == 0 and isinstance(json.loads(result.stdout), dict), result.stdout

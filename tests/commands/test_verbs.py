@@ -80,7 +80,7 @@ def test_rm_asks_and_removes(settings: Settings) -> None:
     assert edgellm("rm", "tiny").returncode == 2 and path.exists()
     missing = edgellm("rm", "tiny", "nosuch", "--yes")
     assert missing.returncode == 3 and path.exists()
-    assert data(edgellm("rm", "tiny", "--json")) == [{"name": "tiny", "freed": 5}]
+    assert data(edgellm("rm", "tiny", "--json")) == [{"name": "tiny", "freed": 5, "kept": []}]
     assert not path.exists() and edgellm("rm", "tiny", "-y").returncode == 3
 
 

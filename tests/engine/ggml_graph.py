@@ -78,10 +78,9 @@ class Ggml:
         registry = self.ggml_backend_cpu_reg()
         address = self.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
         extra = ctypes.CFUNCTYPE(POINTER(c_void_p), c_void_p)(address)(self.ggml_backend_reg_dev_get(registry, 0))
-        for type_ in iter(lambda i=itertools.count(): extra[next(i)], None):
-            if self.ggml_backend_buft_name(type_) == name:
-                return c_void_p(type_)
-        return None
+        types = itertools.takewhile(bool, (extra[i] for i in itertools.count()))
+        found = (c_void_p(type_) for type_ in types if self.ggml_backend_buft_name(type_) == name)
+        return next(found, None)
 
     def repacked_product(
         self, type_id: int, data: bytes, ne: tuple[int, int], x: Floats, *, n_threads: int = 1

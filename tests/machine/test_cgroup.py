@@ -32,7 +32,7 @@ def test_version_2_takes_the_tightest_level(tmp_path: Path, membership: Path) ->
         },
     )
     assert cgroup.memory_limit(tmp_path, membership) == 1000
-    assert cgroup.memory_available(tmp_path, membership) == 500
+    assert cgroup.memory_available(tmp_path, membership) == 505
     assert cgroup.cpu_quota(tmp_path, membership) == 1.5
 
 

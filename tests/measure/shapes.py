@@ -13,12 +13,4 @@ def tiny(architecture: str = "bitnet", **changes: object) -> Shape:
     return Shape(**{**sizes, **changes})  # type: ignore[arg-type]
 
 
-EVERY = {architecture: tiny(architecture) for architecture in ARCHITECTURES}
-TOML = "\n".join(
-    ["[shape]"]
-    + [
-        f"{name} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
-        for name in tiny().__dataclass_fields__
-        for value in [getattr(tiny(quant="I2_S"), name)]
-    ]
-)
+EVERY = {architecture: tiny(architecture) for architecture in ARCHITECTURES.values()}

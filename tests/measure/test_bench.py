@@ -1,5 +1,6 @@
 """The parts of a benchmark: figures, children that misbehave, peers' output, workers, the history."""
 
+import ctypes
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from edgellm.engine.kernels import memory_reader
 from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel, UsageError
 from edgellm.measure import bandwidth, bench_contenders, bench_history, benchmark
 from edgellm.measure.bench_contenders import Model, Rivals
@@ -24,6 +26,7 @@ from edgellm.settings import Settings
 
 PREFILL, DECODE = Test("prefill", 64, 1, 1), Test("decode", 16, 1, 1)
 SETTING = Setting("2026-11-24T10:00:00+00:00", "some CPU", "0.3.36", "abc", "cc 12")
+READ = ctypes.string_at  # as the engine's function, only slower
 PLAN = Plan(n_prompt=64, n_gen=4, n_threads=(1,), n_rounds=2)
 
 
@@ -39,8 +42,9 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert (ours.median, ours.lowest, ours.highest, ours.spread) == (20.0, 4.0, 22.0, 0.9)
 
 
-def test_bandwidth_is_a_number_that_a_machine_may_have() -> None:
-    assert 1e8 < bandwidth.read_bandwidth(1) < 1e12
+@pytest.mark.engine
+def test_bandwidth_is_a_number_that_a_machine_may_have(engine_lib_dir: Path) -> None:
+    assert 1e8 < bandwidth.read_bandwidth(1, memory_reader(engine_lib_dir)) < 1e12
 
 
 def test_the_bandwidth_buffer_leaves_memory_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,12 +243,12 @@ def test_models_that_do_not_fit_together_take_turns(
     need = benchmark._need(contenders[0], PLAN)
     monkeypatch.setattr(benchmark, "buffer_bytes", lambda: 0)
     monkeypatch.setattr(benchmark.memory, "available", lambda: need + 1000)
-    result = benchmark.benchmark(contenders, PLAN, SETTING)
+    result = benchmark.benchmark(contenders, PLAN, SETTING, READ)
     assert not result.together and result.complete and result.n_rounds == 2
     assert [len(c.load_seconds.values) for c in result.contenders if c.load_seconds] == [2, 2]
     monkeypatch.setattr(benchmark.memory, "available", lambda: need - 1000)
     with pytest.raises(DoesNotFit, match="a needs"):
-        benchmark.benchmark(contenders, PLAN, SETTING)
+        benchmark.benchmark(contenders, PLAN, SETTING, READ)
 
 
 @pytest.mark.engine
@@ -257,10 +261,10 @@ def test_stopping_keeps_the_complete_rounds(with_engine: Settings, smollm2: Path
             done.append(event.done)
 
     watch = benchmark.Watch(report, lambda: bool(done) and done[-1] >= 3)  # in the second round of two tests each
-    result = benchmark.benchmark([Contender("a", smollm2)], replace(PLAN, n_rounds=50), SETTING, watch)
+    result = benchmark.benchmark([Contender("a", smollm2)], replace(PLAN, n_rounds=50), SETTING, READ, watch)
     assert not result.complete and result.n_rounds == 1 and len(result.measurements) == 2
     with pytest.raises(KeyboardInterrupt):
-        benchmark.benchmark([Contender("a", smollm2)], PLAN, SETTING, benchmark.Watch(interrupted=lambda: True))
+        benchmark.benchmark([Contender("a", smollm2)], PLAN, SETTING, READ, benchmark.Watch(interrupted=lambda: True))
 
 
 # Contenders

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from edgellm.errors import ChecksumMismatch, CorruptFile, EdgellmError, NetworkError
-from edgellm.models.pull import pull
+from edgellm.models.hub import Hub
+from edgellm.models.pull import install, make_plan
 from edgellm.models.recipe import Recipe
-from edgellm.models.store import Store
-from edgellm.progress import Progress
+from edgellm.models.store import InstalledModel, Store
+from edgellm.progress import Progress, Report, silent
 from edgellm.settings import Settings
 from tests.models import wheels
 
@@ -29,6 +30,13 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def store(settings: Settings) -> Store:
     return Store(settings.models)
+
+
+def pull(
+    recipe: Recipe, store: Store, settings: Settings, *, force: bool = False, report: Report = silent
+) -> InstalledModel:
+    hub = Hub("http://127.0.0.1:9", settings.cache / "hub", offline=True)
+    return install(make_plan(recipe.choose(), hub), hub, store, settings, force=force, report=report)
 
 
 def left_behind(settings: Settings) -> set[str]:

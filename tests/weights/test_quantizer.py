@@ -16,7 +16,6 @@ from edgellm.weights.mixes import MIXES, named_mix
 from edgellm.weights.quantization import Quantization
 from edgellm.weights.quantization_plan import Rule
 from edgellm.weights.quantizer import Options, quantize
-from edgellm.weights.target_size import parse_size
 from tests.weights.gguf_maker import write_bitnet, write_imatrix, write_llama
 from tests.weights.gguf_values import read_keys, read_values
 
@@ -321,12 +320,3 @@ def test_layers_for_which_the_engine_would_end_the_process(run: Quantize, tmp_pa
     with pytest.raises(CorruptFile, match="is corrupt") as caught:
         run(source, "Q4_0", dry_run=True)
     assert f"{layers} layers" in caught.value.why
-
-
-def test_sizes() -> None:
-    assert [parse_size(text) for text in ("1.8GB", "900M", "1.5 GiB", "42", "3kb")] == [
-        1_800_000_000, 900_000_000, 1_610_612_736, 42, 3000,
-    ]  # fmt: skip
-    for text in ("", "GB", "-1GB", "1e9", "0MB", "1TB", "9" * 30):
-        with pytest.raises(UsageError, match="no size"):
-            parse_size(text)

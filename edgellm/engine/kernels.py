@@ -1,0 +1,37 @@
+"""The ternary kernels that an engine uses on this machine, and how fast they could be fed.
+
+kernel_name(engine.libraries)              ->  "avx512-vnni"; "stock" where EDGELLM_KERNELS switches them off
+read = memory_reader(engine.libraries)
+read(array.ctypes.data, array.nbytes)          reads all of it, as fast as one thread can, and lets others run
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+VARIABLE = "EDGELLM_KERNELS"
+
+# Address and size in bytes, a multiple of 64.
+Reader = Callable[[int, int], object]
+
+
+def kernel_name(libraries: Path) -> str:
+    """The name of the kernels in use."""
+    function = _library(libraries).edgellm_kernels
+    function.restype = ctypes.c_char_p
+    return bytes(function()).decode()
+
+
+def memory_reader(libraries: Path) -> Reader:
+    """The engine's function that does nothing but read."""
+    function: Callable[[int, int], object] = _library(libraries).edgellm_read
+    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_size_t], ctypes.c_uint64  # type: ignore[attr-defined]
+    return function
+
+
+def _library(libraries: Path) -> ctypes.CDLL:
+    suffix = "dylib" if sys.platform == "darwin" else "so"
+    return ctypes.CDLL(str(libraries / f"libggml-cpu.{suffix}"))
