@@ -65,6 +65,12 @@ class ModelNotFound(EdgellmError):
     exit_code = 3
 
 
+class ChatNotFound(EdgellmError):
+    """No saved chat has that id."""
+
+    code = "chat-not-found"
+
+
 class NetworkError(EdgellmError):
     """The network, or what is at its other end, did not deliver."""
 
@@ -145,3 +151,15 @@ class DiskFull(EdgellmError):
     """The file system has no room left."""
 
     code = "disk-full"
+
+
+class AnswerMismatch(EdgellmError):
+    """An answer does not have the form that was asked for."""
+
+    code = "answer-mismatch"
+
+
+class BadRequest(EdgellmError):
+    """A request that cannot be honoured as it is; it fails alone, the others go on."""
+
+    code = "bad-request"

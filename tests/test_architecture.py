@@ -25,10 +25,13 @@ OWNERS = {
     "prompt_toolkit": {"ui/prompt.py"},
     "psutil": {"machine/memory.py"},
     "jinja2": {"run/chat_template.py"},
+    "jsonschema": {"run/structure.py"},
+    "referencing": {"run/structure.py"},
     "pydantic": {"models/recipe.py"},
     "huggingface_hub": {"models/hub.py"},
     "httpx2": {"models/hub.py"},
     "platformdirs": {"settings.py"},
+    "sqlite3": {"run/batch_journal.py", "run/chats.py"},
 }
 
 

@@ -113,6 +113,13 @@ class Workspace:
             refuse_unless_fitting(fit)
         return Pulling(self.hub, self.store, self.settings, self.engine).pull(plan, force=force, report=report)
 
+    @property
+    def bindings(self) -> Path:
+        """Where the engine's Python package lies; `EngineMissing` when there is no engine."""
+        from edgellm.engine.installed import require
+
+        return require(self.settings, self.stack).bindings
+
     def model_file(self, name: str, *, quiet: bool) -> tuple[Path, Recipe | None]:
         """The file that a model name stands for, pulled first if need be, and its recipe if there is one."""
         from edgellm.models.resolve import recipe_of, resolve

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from edgellm.engine import kernels
 from edgellm.engine.base import ModelInfo, Sampling
 from edgellm.engine.installed import BUILD_COMMAND, InstalledEngine
+from edgellm.engine.llama_sampler import LlamaSampler
 from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel, UsageError
 from edgellm.formats.quant_types import named_type
 from edgellm.progress import Progress, Report, silent
@@ -145,6 +146,8 @@ class LlamaModel:
             chat_template=template.decode(errors="replace") if template else "",
             bos=self._token_text(c.llama_vocab_bos(self._vocab)),
             eos=self._token_text(c.llama_vocab_eos(self._vocab)),
+            n_embd=c.llama_model_n_embd(pointer),
+            pooled=self._metadata(f"{self._metadata('general.architecture')}.pooling_type") not in ("", "0"),
         )
 
     def _metadata(self, key: str) -> str:
@@ -159,17 +162,25 @@ class LlamaModel:
 
     def tokenize(self, text: str, *, special: bool = False, bos: bool = True) -> list[int]:
         """Token ids of a text; see `base.Model`."""
-        data = text.encode(errors="replace")
-        size = len(data) + 2  # never more tokens than bytes, plus BOS and EOS
-        buffer = (self._c.llama_token * size)()
-        count = self._c.llama_tokenize(self._vocab, data, len(data), buffer, size, False, special)
-        if count < 0:
-            raise EngineError("the engine cannot tokenize this text", why=f"it wants room for {-count} tokens")
-        tokens = list(buffer[:count])
+        tokens = self._tokens(text, special, around=False)
         first = self._c.llama_vocab_bos(self._vocab)
         if bos and self._c.llama_vocab_get_add_bos(self._vocab) and first != NULL_TOKEN and tokens[:1] != [first]:
             tokens.insert(0, first)
         return tokens
+
+    def tokenize_input(self, text: str) -> list[int]:
+        """Token ids of a text to embed; see `base.Model`."""
+        return self._tokens(text, special=False, around=True)
+
+    def _tokens(self, text: str, special: bool, around: bool) -> list[int]:
+        """`around`: with the tokens that the vocabulary puts before and after a text."""
+        data = text.encode(errors="replace")
+        size = len(data) + 2  # never more tokens than bytes, plus BOS and EOS
+        buffer = (self._c.llama_token * size)()
+        count = self._c.llama_tokenize(self._vocab, data, len(data), buffer, size, around, special)
+        if count < 0:
+            raise EngineError("the engine cannot tokenize this text", why=f"it wants room for {-count} tokens")
+        return list(buffer[:count])
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; see `base.Model`."""
@@ -194,7 +205,7 @@ class LlamaModel:
             DoesNotFit: the engine could not allocate the cache or its buffers.
             UnsupportedModel: the model's heads cannot be kept in those types.
         """
-        pointer = self._new_context(n_ctx, n_batch, n_threads, 1, type_k, type_v)
+        pointer = self._new_context(self._params(n_ctx, n_batch, n_threads, 1, type_k, type_v))
         return LlamaContext(self._c, pointer, n_ctx)
 
     def open_sequences(
@@ -207,27 +218,47 @@ class LlamaModel:
         """
         # The engine divides its context among the sequences, and rounds each one's part down.
         padded = -(-n_ctx // CONTEXT_PADDING) * CONTEXT_PADDING
-        pointer = self._new_context(n_seq * padded, max(n_batch, n_seq), n_threads, n_seq, type_k, type_v)
-        return LlamaSequences(self._c, pointer, n_seq, n_ctx)
+        params = self._params(n_seq * padded, max(n_batch, n_seq), n_threads, n_seq, type_k, type_v)
+        return LlamaSequences(self._c, self._new_context(params), n_seq, n_ctx)
 
-    def _new_context(self, n_ctx: int, n_batch: int, n_threads: int, n_seq: int, type_k: str, type_v: str) -> Any:
-        self._engine.messages.clear()
+    def open_embedder(self, *, n_seq: int, n_ctx: int, n_threads: int) -> LlamaEmbedder:
+        """What turns texts of up to `n_ctx` tokens into vectors; see `base.Embedder`.
+
+        Raises:
+            UnsupportedModel: the file does not say how the vectors of its tokens become one.
+            DoesNotFit: the engine could not allocate its buffers.
+        """
+        if not self.info.pooled:
+            why = "the file does not say how the vectors of its tokens become one"
+            raise UnsupportedModel("this is not an embedding model", why=why)
+        params = self._params(n_ctx, n_ctx, n_threads, n_seq, "F16", "F16")
+        params.embeddings = True
+        # One cache for all: together they are never longer than one may be.
+        params.kv_unified = True
+        return LlamaEmbedder(self._c, self._new_context(params), n_seq, n_ctx, self.info.n_embd)
+
+    def _params(self, n_ctx: int, n_batch: int, n_threads: int, n_seq: int, type_k: str, type_v: str) -> Any:
         params = self._c.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch = params.n_ubatch = n_batch
         params.n_threads = params.n_threads_batch = n_threads
         params.n_seq_max = n_seq
+        # A cache for each sequence, so that each gets the same logits, to the last bit, whatever its neighbours are.
+        params.kv_unified = False
         params.type_k, params.type_v = named_type(type_k).id, named_type(type_v).id
         if named_type(type_v).is_quantized:
             # Without it the values would be kept transposed, and blocks cannot be.
             params.flash_attn_type = FLASH_ATTENTION_ON
         params.no_perf = True
+        return params
+
+    def _new_context(self, params: Any) -> Any:
+        self._engine.messages.clear()
         pointer = self._c.llama_init_from_model(self._pointer, params)
         if not pointer:
-            why, hint = self._engine.last_error(), "a smaller --ctx-size"
+            why, hint, n_ctx = self._engine.last_error(), "a smaller --ctx-size", int(params.n_ctx)
             if "cache type" in why or "lash" in why:
-                what = f"the model cannot keep its cache in {type_k.lower()} and {type_v.lower()}"
-                raise UnsupportedModel(what, why=why, hint="--kv f16")
+                raise UnsupportedModel("the model cannot keep its cache in that type", why=why, hint="--kv f16")
             raise DoesNotFit(f"the engine cannot make a context of {n_ctx} tokens", why=why, hint=hint, n_ctx=n_ctx)
         return pointer
 
@@ -235,48 +266,6 @@ class LlamaModel:
         """Free the model."""
         if self._pointer:
             self._c.llama_model_free(self._pointer)
-            self._pointer = None
-
-
-class LlamaSampler:
-    """penalties -> top-k -> top-p -> min-p -> temperature -> draw, or penalties -> greedy."""
-
-    def __init__(self, c: Any, context: Any, sampling: Sampling, history: Sequence[int]) -> None:
-        self._c = c
-        self._context = context
-        self._pointer = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
-        for sampler in self._steps(sampling):
-            c.llama_sampler_chain_add(self._pointer, sampler)
-        for token in history[-sampling.repeat_last_n :]:
-            c.llama_sampler_accept(self._pointer, token)
-
-    def _steps(self, sampling: Sampling) -> Iterator[Any]:
-        c = self._c
-        if sampling.repeat_penalty != 1.0:
-            yield c.llama_sampler_init_penalties(
-                self._n_vocab(), sampling.repeat_last_n, sampling.repeat_penalty, 0.0, 0.0
-            )
-        if sampling.temperature <= 0:
-            yield c.llama_sampler_init_greedy()
-            return
-        yield c.llama_sampler_init_top_k(sampling.top_k)
-        yield c.llama_sampler_init_top_p(sampling.top_p, 1)
-        yield c.llama_sampler_init_min_p(sampling.min_p, 1)
-        yield c.llama_sampler_init_temp(sampling.temperature)
-        yield c.llama_sampler_init_dist(sampling.seed)
-
-    def _n_vocab(self) -> int:
-        model = self._c.llama_get_model(self._context)
-        return int(self._c.llama_vocab_n_tokens(self._c.llama_model_get_vocab(model)))
-
-    def sample(self) -> int:
-        """Draw the next token; the chain remembers it."""
-        return int(self._c.llama_sampler_sample(self._pointer, self._context, -1))
-
-    def close(self) -> None:
-        """Free the chain."""
-        if self._pointer:
-            self._c.llama_sampler_free(self._pointer)
             self._pointer = None
 
 
@@ -366,7 +355,7 @@ class LlamaContext(_Computing):
 
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> LlamaSampler:
         """A chain of samplers in llama.cpp's order."""
-        return LlamaSampler(self._c, self._pointer, sampling, history)
+        return LlamaSampler(self._c, self._pointer, sampling, history, lambda: -1)
 
 
 class LlamaSequences(_Computing):
@@ -387,6 +376,13 @@ class LlamaSequences(_Computing):
         del self.tokens[seq][n_tokens:]
         return n_tokens
 
+    def copy(self, source: int, target: int, n_tokens: int) -> int:
+        """Copy a cache, which the engine does in whole and with the next `decode`, and cut the copy."""
+        self._c.llama_memory_seq_rm(self._memory, target, -1, -1)
+        self._c.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self.tokens[target] = list(self.tokens[source])
+        return self.keep(target, n_tokens) if n_tokens < len(self.tokens[target]) else len(self.tokens[target])
+
     def decode(self, tokens: Mapping[int, Sequence[int]]) -> None:
         """Append tokens to some of the sequences; see `base.Sequences`."""
         total = sum(map(len, tokens.values()))
@@ -394,9 +390,11 @@ class LlamaSequences(_Computing):
             raise ValueError(f"decode takes 1 to {self.n_batch} tokens, at least one a sequence, not {total}")
         if not tokens.keys() <= set(range(self.n_seq)):
             raise ValueError(f"sequences are numbered 0 to {self.n_seq - 1}, not {sorted(tokens)}")
+        if any(len(self.tokens[seq]) + len(added) > self.n_ctx for seq, added in tokens.items()):
+            raise EngineError("the engine failed while computing", why="the context is full")
         batch, index = self._batch, 0
         self._rows = {}
-        for seq, added in tokens.items():
+        for seq, added in sorted(tokens.items()):  # those whose numbers follow each other are computed at once
             for position, token in enumerate(added, len(self.tokens[seq])):
                 batch.token[index], batch.pos[index] = token, position
                 batch.n_seq_id[index], batch.seq_id[index][0] = 1, seq
@@ -412,6 +410,49 @@ class LlamaSequences(_Computing):
     def logits(self, seq: int) -> npt.NDArray[np.float32]:
         """Logits [n_vocab] after the last token of a sequence."""
         return self._row(self._rows[seq])
+
+    def open_sampler(self, seq: int, sampling: Sampling, history: Sequence[int] = ()) -> LlamaSampler:
+        """A chain of samplers for one sequence."""
+        return LlamaSampler(self._c, self._pointer, sampling, history, lambda: self._rows[seq])
+
+    def close(self) -> None:
+        """Free the context and its batch."""
+        if self._pointer:
+            self._c.llama_batch_free(self._batch)
+        super().close()
+
+
+class LlamaEmbedder(_Computing):
+    """Vectors of texts, several in one computation, each a sequence of its own."""
+
+    def __init__(self, c: Any, pointer: Any, n_seq: int, n_ctx: int, n_embd: int) -> None:
+        super().__init__(c, pointer, n_ctx)
+        self.n_seq, self.n_embd = n_seq, n_embd
+        self._batch = c.llama_batch_init(n_ctx, 0, 1)
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """The vectors of some texts; see `base.Embedder`."""
+        total = sum(map(len, texts))
+        if not 0 < len(texts) <= self.n_seq or not all(texts) or total > self.n_ctx:
+            raise ValueError(f"1 to {self.n_seq} texts of {self.n_ctx} tokens together, not {len(texts)} of {total}")
+        self._c.llama_memory_clear(self._memory, False)
+        batch, index = self._batch, 0
+        for seq, tokens in enumerate(texts):
+            for position, token in enumerate(tokens):
+                batch.token[index], batch.pos[index], batch.logits[index] = token, position, 1
+                batch.n_seq_id[index], batch.seq_id[index][0] = 1, seq
+                index += 1
+        batch.n_tokens = total
+        self._run(batch)
+        return np.stack([self._vector(seq) for seq in range(len(texts))])
+
+    def _vector(self, seq: int) -> npt.NDArray[np.float32]:
+        pointer = self._c.llama_get_embeddings_seq(self._pointer, seq)
+        if not pointer:
+            raise UnsupportedModel("the model gives no vectors", why="its tokens' vectors are not pooled")
+        vector = np.ctypeslib.as_array(pointer, shape=(self.n_embd,)).copy()
+        vector /= np.float32(np.linalg.norm(vector)) or np.float32(1)
+        return vector
 
     def close(self) -> None:
         """Free the context and its batch."""

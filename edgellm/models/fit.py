@@ -161,6 +161,7 @@ def choose_plan(
     n_ctx: int | None,
     kv_type: str | None,
     n_threads: int,
+    n_slots: int = 1,
     max_memory: int | None = None,
     force: bool = False,
 ) -> RunPlan:
@@ -173,6 +174,7 @@ def choose_plan(
     """
     wanted = RunPlan(
         n_ctx=choose_context(outline.n_ctx_train, n_ctx),
+        n_slots=n_slots,
         kv_type=cache_type(kv_type or "F16").name,
         n_threads=n_threads,
     )

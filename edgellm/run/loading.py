@@ -10,10 +10,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgellm.engine.base import Engine
+from edgellm.engine.base import Engine, Model
 from edgellm.machine import memory
 from edgellm.machine.cpu import usable_cores
 from edgellm.models.fit import choose_plan, read_outline
+from edgellm.models.memory import RunPlan
 from edgellm.progress import Report, silent
 from edgellm.run.memory_guard import MemoryGuard
 from edgellm.run.session import Session
@@ -54,16 +55,28 @@ def load(engine: Engine, path: Path, options: LoadOptions, *, report: Report = s
         ContextTooLarge: more context than the model was trained with.
         DoesNotFit: too little memory (unless `options.force`).
     """
-    n_threads = options.n_threads or usable_cores()
-    plan = choose_plan(
-        read_outline(path), memory.room(), n_ctx=options.n_ctx, kv_type=options.kv_type, n_threads=n_threads,
-        max_memory=options.max_memory, force=options.force,
-    )  # fmt: skip
-    guard = MemoryGuard(options.max_memory)
     start = time.perf_counter()
-    model = engine.load(path, report=report)
+    guard = MemoryGuard(options.max_memory)
+    model, plan = load_weights(engine, path, options, report=report)
     guard()
     session = Session(
-        model, plan, n_threads=n_threads, system=options.system, guard=guard, chat_template=options.chat_template
+        model,
+        plan,
+        n_threads=plan.n_threads,
+        system=options.system,
+        guard=guard,
+        chat_template=options.chat_template,
     )
-    return LoadedModel(session, n_threads, plan.kv_type, time.perf_counter() - start)
+    return LoadedModel(session, plan.n_threads, plan.kv_type, time.perf_counter() - start)
+
+
+def load_weights(
+    engine: Engine, path: Path, options: LoadOptions, *, n_slots: int = 1, report: Report = silent
+) -> tuple[Model, RunPlan]:
+    """The same without a context: the model, and the plan to run it with so many slots."""
+    plan = choose_plan(
+        read_outline(path), memory.room(), n_ctx=options.n_ctx, kv_type=options.kv_type,
+        n_threads=options.n_threads or usable_cores(), n_slots=n_slots, max_memory=options.max_memory,
+        force=options.force,
+    )  # fmt: skip
+    return engine.load(path, report=report), plan

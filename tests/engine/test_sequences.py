@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from edgellm.engine.base import Sampling
 from edgellm.engine.llama import LlamaEngine, LlamaModel
 from edgellm.errors import EngineError
 
@@ -71,4 +72,28 @@ def test_what_does_not_fit_says_so(smol: LlamaModel) -> None:
     assert [len(tokens) for tokens in sequences.tokens] == [256, 2]
     sequences.decode({1: [7]})  # the other one goes on
     sequences.close()
+    sequences.close()
+
+
+def test_a_copied_prefix_is_not_computed_again_and_gives_the_same(smol: LlamaModel) -> None:
+    prompt = smol.tokenize("The quick brown fox jumps over the lazy dog. The capital of France is")
+    sequences = smol.open_sequences(n_seq=3, n_ctx=64, n_batch=64, n_threads=2)
+    sequences.decode({0: prompt})
+    whole = sequences.logits(0)
+    sequences.decode({2: smol.tokenize("Something else that has to go")})
+    assert sequences.copy(0, 2, len(prompt) - 1) == len(prompt) - 1 and sequences.tokens[2] == prompt[:-1]
+    sequences.keep(0, 0)  # the copy does not depend on what it was copied from
+    sequences.decode({2: prompt[-1:], 1: smol.tokenize("Hello")})
+    assert float(np.max(np.abs(sequences.logits(2) - whole))) < 0.1 * float(np.std(whole))
+    sequences.close()
+
+
+def test_each_sequence_has_its_sampler(smol: LlamaModel) -> None:
+    prompts = [smol.tokenize(text) for text in TEXTS]
+    sequences = smol.open_sequences(n_seq=3, n_ctx=64, n_batch=64, n_threads=2)
+    sequences.decode(dict(enumerate(prompts)))
+    samplers = [sequences.open_sampler(seq, Sampling(temperature=0), prompts[seq]) for seq in range(3)]
+    assert [sampler.sample() for sampler in samplers] == [int(sequences.logits(seq).argmax()) for seq in range(3)]
+    for sampler in samplers:
+        sampler.close()
     sequences.close()
