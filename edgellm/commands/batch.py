@@ -190,7 +190,7 @@ def _end(tally: Tally, output: Path, *, as_json: bool, quiet: bool) -> None:
             reused = f" ({tally.reused_tokens:,} of them reused)" if tally.reused_tokens else ""
             note(
                 f"{tally.prompt_tokens:,} prompt tokens{reused}, {tally.completion_tokens:,} generated "
-                f"in {duration(tally.seconds)}, {rate(tally.rate)} in {tally.n_slots} slots"
+                f"in {duration(tally.seconds)}, {rate(tally.rate)} in {tally.n_slots} slot{'s' * (tally.n_slots > 1)}"
             )
     if tally.failed:
         raise typer.Exit(EXIT_ROWS_FAILED)

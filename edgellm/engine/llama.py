@@ -231,6 +231,7 @@ class LlamaModel:
         if not self.info.pooled:
             why = "the file does not say how the vectors of its tokens become one"
             raise UnsupportedModel("this is not an embedding model", why=why)
+        n_seq = min(n_seq, n_ctx)  # for more the engine ends the process
         params = self._params(n_ctx, n_ctx, n_threads, n_seq, "F16", "F16")
         params.embeddings = True
         # One cache for all: together they are never longer than one may be.

@@ -227,7 +227,7 @@ class Batch:
         if not request.is_chat:
             return self._model.tokenize(request.prompt)
         messages = list(request.messages)
-        if request.bare and self._options.system is not None and messages[0]["role"] != "system":
+        if self._options.system is not None and messages[0]["role"] != "system":
             system: Message = {"role": "system", "content": self._options.system}
             messages.insert(0, system)
         return self._model.tokenize(self.template.render(messages), special=True)

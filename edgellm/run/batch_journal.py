@@ -60,17 +60,23 @@ class Journal:
         """
         self._file = self.part.open("ab+", buffering=0)
         try:
+            self._lock()
+            with _explained(self.path):
+                self._base = _open_base(self.path)
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def _lock(self) -> None:
+        try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The one that held it may have finished, and given the file its final name, in between.
-            if not self.part.exists() or self.part.stat().st_ino != os.fstat(self._file.fileno()).st_ino:
-                raise BlockingIOError
-        except BlockingIOError:
-            self._file.close()
-            raise UsageError(f"{self.output} is being written by another edgellm batch") from None
-        with _explained(self.path):
-            self._base = sqlite3.connect(self.path, isolation_level=None)
-            self._base.executescript(TABLES)
-        return self
+            if self.part.stat().st_ino == os.fstat(self._file.fileno()).st_ino:
+                return
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        raise UsageError(f"{self.output} is being written by another edgellm batch")
 
     def agree(self, asked: dict[str, Any], otherwise: dict[str, Any]) -> dict[str, Any]:
         """What the batch is run with: what it was begun with, and in the beginning what is asked for.
@@ -194,14 +200,19 @@ class Journal:
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._base.close()
         with contextlib.suppress(OSError):
             sync_file(self._file)
-        if not self.done and not self._early and not self.output.exists():
-            # Nothing was answered, so nothing stays behind.
-            self.part.unlink(missing_ok=True)
-            self.remove()
+        with contextlib.suppress(sqlite3.Error):
+            if not self.output.exists() and self._is_empty():
+                self.part.unlink(missing_ok=True)
+                self.remove()
+        self._base.close()
         self._file.close()
+
+    def _is_empty(self) -> bool:
+        """Whether no row was answered: then nothing has to stay behind."""
+        (n_early,) = self._base.execute("SELECT count(*) FROM early").fetchone()
+        return n_early == 0 and os.fstat(self._file.fileno()).st_size == 0
 
 
 def begin(id_: str) -> bytes:
@@ -230,6 +241,16 @@ def already_answered(output: Path, ids: Iterable[str]) -> int | None:
     if not journal.part.exists():
         journal.remove()  # the process was killed between the last two steps
     return failed
+
+
+def _open_base(path: Path) -> sqlite3.Connection:
+    base = sqlite3.connect(path, isolation_level=None)
+    try:
+        base.executescript(TABLES)
+    except sqlite3.Error:
+        base.close()
+        raise
+    return base
 
 
 @contextlib.contextmanager

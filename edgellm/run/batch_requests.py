@@ -61,8 +61,7 @@ LABELS = ("user", "metadata", "safety_identifier", "prompt_cache_key")
 class Generation:
     """An answer that is wanted: to `messages`, or as the continuation of `prompt` (a text or its tokens).
 
-    `sampling` holds what differs from the job's; `schema` is the text of a JSON schema that the answer must match;
-    `bare`: it was a prompt by itself, to which the job's system message belongs.
+    `sampling` holds what differs from the job's; `schema` is the text of a JSON schema that the answer must match.
     """
 
     messages: tuple[Message, ...] = ()
@@ -71,7 +70,6 @@ class Generation:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     schema: str | None = None
-    bare: bool = False
 
     @property
     def is_chat(self) -> bool:
@@ -188,7 +186,7 @@ def _prompted(text: str, line: dict[str, Any], raw: bool, models: Collection[str
         raise BadRequest(f"system is a text, and not for --raw; it is {_shown(system)}")
     messages: list[Message] = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": text})
-    request = _generation(fields, prompt=text) if raw else _generation(fields, messages=tuple(messages), bare=True)
+    request = _generation(fields, prompt=text) if raw else _generation(fields, messages=tuple(messages))
     fields.finish()
     return request
 
