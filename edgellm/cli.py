@@ -24,6 +24,7 @@ from edgellm.commands import (
     batch,
     bench,
     chat,
+    chats,
     completion,
     convert,
     doctor,
@@ -48,7 +49,7 @@ from edgellm.ui import options
 
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 failed, 2 usage, 3 no such model, 4 network, 5 does not fit, 6 corrupt file, 7 engine, "
-    "8 rows of a batch failed, 130 Ctrl-C, 141 closed pipe."
+    "8 rows of a batch failed, 129 hangup, 130 Ctrl-C, 141 closed pipe."
 )
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
@@ -174,6 +175,7 @@ def root(
 
 app.command()(run.run)
 app.command()(chat.chat)
+app.add_typer(chats.app, name="chats")
 app.command()(batch.batch)
 app.command()(pull.pull)
 app.command("list")(list_command.list_models)

@@ -65,6 +65,12 @@ class ModelNotFound(EdgellmError):
     exit_code = 3
 
 
+class ChatNotFound(EdgellmError):
+    """No saved chat has that id."""
+
+    code = "chat-not-found"
+
+
 class NetworkError(EdgellmError):
     """The network, or what is at its other end, did not deliver."""
 

@@ -36,6 +36,11 @@ class Settings:
         return self.data / "models"
 
     @property
+    def chats(self) -> Path:
+        """The database of saved chats."""
+        return self.data / "chats.sqlite3"
+
+    @property
     def benchmarks(self) -> Path:
         """Results of `edgellm bench`, one JSON file each."""
         return self.data / "benchmarks"

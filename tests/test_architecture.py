@@ -27,11 +27,11 @@ OWNERS = {
     "jinja2": {"run/chat_template.py"},
     "jsonschema": {"run/structure.py"},
     "referencing": {"run/structure.py"},
-    "sqlite3": {"run/batch_journal.py", "run/chats.py"},
     "pydantic": {"models/recipe.py"},
     "huggingface_hub": {"models/hub.py"},
     "httpx2": {"models/hub.py"},
     "platformdirs": {"settings.py"},
+    "sqlite3": {"run/batch_journal.py", "run/chats.py"},
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from edgellm.engine.base import Sampling
@@ -13,10 +15,12 @@ if TYPE_CHECKING:
 
     from edgellm.commands.workspace import Workspace
     from edgellm.models.recipe import Recipe
-    from edgellm.run.generation import Event
+    from edgellm.run.generation import Event, Limits
     from edgellm.run.loading import LoadedModel, LoadOptions
+    from edgellm.run.loops import Loop
     from edgellm.run.structure import Structure
     from edgellm.run.telemetry import Stats
+    from edgellm.ui.options import LoopAction
 
 
 def choose_sampling(recipe: Recipe | None, seed: int | None, **asked: float | None) -> Sampling:
@@ -24,6 +28,14 @@ def choose_sampling(recipe: Recipe | None, seed: int | None, **asked: float | No
     recommended = recipe.sampling.model_dump(exclude_none=True) if recipe else {}
     chosen = {**recommended, **{name: value for name, value in asked.items() if value is not None}}
     return Sampling(**chosen, seed=secrets.randbits(31) if seed is None else seed)
+
+
+def choose_limits(max_tokens: int, max_time: float | None, loop_guard: bool, on_loop: LoopAction) -> Limits:
+    """When an answer ends, from the options."""
+    from edgellm.run.generation import Limits
+    from edgellm.ui.options import LoopAction
+
+    return Limits(max_tokens, max_seconds=max_time, loop_guard=loop_guard, retry=on_loop is LoopAction.RETRY)
 
 
 def require_chat(here: Workspace, name: str) -> None:
@@ -58,20 +70,44 @@ def load_model(here: Workspace, path: Path, load_options: LoadOptions, *, quiet:
         return load(engine, path, load_options, report=report)
 
 
-def stream_answer(events: Iterable[Event], loaded: LoadedModel, *, show: bool, live: bool) -> tuple[str, Stats]:
-    """Print an answer as it comes (unless `show` is false); returns its text and numbers."""
-    from edgellm.run.generation import Text
+def stream_answer(
+    events: Iterable[Event], loaded: LoadedModel, *, show: bool, live: bool, limits: Limits
+) -> tuple[str, Stats]:
+    """Print an answer as it comes (unless `show` is false); returns its text and numbers.
+
+    The text that is returned ends where a loop began. On a terminal the loop stays on the screen; elsewhere an answer
+    that may be tried again is printed at its end.
+    """
+    from edgellm.run.generation import Looped, Text
     from edgellm.run.telemetry import Meter
+    from edgellm.ui.console import is_terminal, note
     from edgellm.ui.live import AnswerView
 
     meter = Meter(n_ctx=loaded.session.context.n_ctx, load_seconds=loaded.load_seconds)
     pieces: list[str] = []
-    if not show:
-        pieces = [event.text for event in meter.watch(events) if isinstance(event, Text)]
-        return "".join(pieces), meter.stats()
-    with AnswerView(meter, live=live) as view:
+    delayed = show and limits.retry and not is_terminal(sys.stdout)
+    with AnswerView(meter, live=live) if show and not delayed else nullcontext() as view:
         for event in meter.watch(events):
-            view.show(event)
-            if isinstance(event, Text):
-                pieces.append(event.text)
-    return "".join(pieces), meter.stats()
+            if view:
+                view.show(event)
+            match event:
+                case Text(text):
+                    pieces.append(text)
+                case Looped(loop, kept, retrying):
+                    del pieces[kept:]
+                    if show:
+                        if view:
+                            view.pause()
+                        note(f"[{'going on from before the loop' if retrying else 'stopped'}: {_described(loop)}]")
+    text = "".join(pieces)
+    if delayed:
+        sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+    return text, meter.stats()
+
+
+def _described(loop: Loop) -> str:
+    from edgellm.ui.console import printable
+
+    shown = printable(loop.shown).strip()
+    what = f'"{shown}"' if shown else "a blank"
+    return f"{what} came {loop.repetitions} times"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -22,6 +23,9 @@ def run(
     kv: options.KVType = None,
     max_memory: options.MaxMemory = None,
     max_tokens: options.MaxTokens = -1,
+    max_time: options.MaxTime = None,
+    loop_guard: options.Guard = True,
+    on_loop: options.OnLoop = options.LoopAction.STOP,
     threads: options.Threads = None,
     temp: options.Temperature = None,
     top_k: options.TopK = None,
@@ -44,11 +48,14 @@ def run(
               git diff | edgellm run smollm2 "Summarise this change:"
               edgellm run smollm2 "A city in France" --format city.schema.json
     """
-    from dataclasses import replace
-
-    from edgellm.commands.answering import choose_sampling, choose_structure, load_model, stream_answer
+    from edgellm.commands.answering import (
+        choose_limits,
+        choose_sampling,
+        choose_structure,
+        load_model,
+        stream_answer,
+    )
     from edgellm.errors import UsageError
-    from edgellm.run.generation import Limits
     from edgellm.run.loading import LoadOptions
     from edgellm.ui.console import print_json, stderr
     from edgellm.ui.interrupt import Interrupt
@@ -74,8 +81,9 @@ def run(
     loaded = load_model(here, path, load_options, quiet=quiet or as_json)
     with Interrupt() as interrupt:
         answer = loaded.session.complete if raw else loaded.session.ask
-        events = answer(text, sampling, Limits(max_tokens, interrupt.requested))
-        answer_text, numbers = stream_answer(events, loaded, show=not as_json, live=not quiet)
+        limits = replace(choose_limits(max_tokens, max_time, loop_guard, on_loop), interrupted=interrupt.requested)
+        events = answer(text, sampling, limits)
+        answer_text, numbers = stream_answer(events, loaded, show=not as_json, live=not quiet, limits=limits)
     here.used(path, numbers)
     if as_json:
         print_json(

@@ -215,7 +215,7 @@ class LoopGuard:
         while skipped < period and not any(map(str.isalnum, self._pieces[start + skipped])):
             skipped += 1
         start += skipped % period
-        return Loop("".join(self._pieces[start : start + period]), length // period, start + period)
+        return Loop("".join(self._pieces[start : start + period]), length // period, self._whole(start + period))
 
     def _word_loop(self, period: int, run: _Run) -> Loop | None:
         words = self._words
@@ -232,7 +232,12 @@ class LoopGuard:
         drifted = run.label_drifted or run.counter_at >= 0
         if drifted and not self._may_drift(unit, words.symbols[start : start + period], run):
             return None
-        return Loop(unit, length // period, self._token_at(words.offsets[start + period]))
+        return Loop(unit, length // period, self._whole(self._token_at(words.offsets[start + period])))
+
+    def _whole(self, n_tokens: int) -> int:
+        """The same, or so many tokens more that they do not end within a character (of four bytes at most)."""
+        ends = (n for n in range(n_tokens, n_tokens + 4) if n < len(self._pieces) and self._pieces[n - 1])
+        return next(ends, n_tokens)
 
     def _text(self, begin: int, end: int) -> str:
         """The characters from one offset to another."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from edgellm.machine import memory
-from edgellm.run.generation import Event, Finished, Prefill, Text
+from edgellm.run.generation import NO_TOKEN, Event, Finished, Looped, Prefill, Text
 
 # The rate "now" is taken over this many of the last tokens.
 WINDOW = 16
@@ -24,12 +24,14 @@ class Stats:
     """One answer in numbers. Times are seconds, memory is bytes, rates are tokens per second.
 
     `prompt_tokens` counts the whole prompt, `reused_tokens` the part that was in the cache already. The first
-    token comes out of the prompt's last computation, so `decode_rate` counts the tokens after it.
+    token comes out of the prompt's last computation, so `decode_rate` counts the tokens after it. `dropped_tokens`
+    were generated too, but repeated what came before and are no part of the answer.
     """
 
     prompt_tokens: int
     reused_tokens: int
     completion_tokens: int
+    dropped_tokens: int
     finish_reason: str
     load_seconds: float
     prefill_seconds: float
@@ -43,7 +45,7 @@ class Stats:
     @property
     def context_used(self) -> int:
         """Tokens in the context after the answer."""
-        return self.prompt_tokens + self.completion_tokens
+        return self.prompt_tokens + self.completion_tokens - self.dropped_tokens
 
     @property
     def prefill_rate(self) -> float:
@@ -69,6 +71,8 @@ class Meter:
         self._recent: deque[float] = deque(maxlen=WINDOW + 1)
         self.prefill = Prefill(0, 0, 0)
         self.completion_tokens = 0
+        self.dropped_tokens = 0
+        self.repeated = 1
         self.finish_reason = ""
 
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:
@@ -84,12 +88,15 @@ class Meter:
             case Prefill():
                 self.prefill = event
                 self._prefilled = now
-            case Text():
+            case Text(token=token) if token != NO_TOKEN:
+                self.repeated = event.repeated
                 if self.completion_tokens == 0:
                     self._first = now
                 self.completion_tokens += 1
                 self._last = now
                 self._recent.append(now)
+            case Looped(kept_tokens=kept):
+                self.dropped_tokens = self.completion_tokens - kept
             case Finished(reason):
                 self.finish_reason = reason
 
@@ -106,6 +113,7 @@ class Meter:
             prompt_tokens=self.prefill.total,
             reused_tokens=self.prefill.reused,
             completion_tokens=self.completion_tokens,
+            dropped_tokens=self.dropped_tokens,
             finish_reason=self.finish_reason,
             load_seconds=self._load_seconds,
             prefill_seconds=self._prefilled - self._begin,

@@ -104,6 +104,11 @@ def print_line(text: str) -> None:
     stdout().print(Text(printable(text)))
 
 
+def print_raw(text: str) -> None:
+    """A text as it is; on a terminal without what would drive it."""
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
+
+
 def note(text: str) -> None:
     """A line for people, on stderr."""
     stderr().print(Text(text, style="dim"))

@@ -43,6 +43,8 @@ class AnswerView:
         self._status = ""
         self._status_shown = False
         self._column = 0
+        self._line = ""  # what the cursor's line holds, for when the terminal changes its width
+        self._width = 0
 
     def __enter__(self) -> AnswerView:
         return self
@@ -53,8 +55,16 @@ class AnswerView:
         if sys.stdout.isatty():
             text = printable(text)
         width = shutil.get_terminal_size().columns
+        if width != self._width:
+            self._width, self._column = width, column_after(self._line, 0, width)
         self._column = column_after(text, self._column, width)
+        self._line = (self._line + text).rpartition("\n")[2]
         self._write(f"{self._erased()}{text}{self._below(event, width)}" if self._live else text)
+
+    def pause(self) -> None:
+        """Leave the line, so that something else can be said."""
+        self._write(self._erased() + ("\n" if self._column else ""))
+        self._column, self._line = 0, ""
 
     def _erased(self) -> str:
         """What removes the status line, if there is one."""
@@ -81,12 +91,12 @@ class AnswerView:
         prefill = self._meter.prefill
         if isinstance(event, Prefill) and prefill.done < prefill.total:
             return f"reading the prompt  {prefill.done:,}/{prefill.total:,} tokens"
-        return status_line(self._meter.stats(), self._meter.rate_now)
+        return status_line(self._meter.stats(), self._meter.rate_now, self._meter.repeated)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is BrokenPipeError:
+        if kind in (BrokenPipeError, SystemExit):  # nobody reads any more
             return
-        self._write(self._erased() + ("\n" if self._column else ""))
+        self.pause()
 
 
 def column_after(text: str, column: int, width: int) -> int:
@@ -103,14 +113,17 @@ def column_after(text: str, column: int, width: int) -> int:
     return column
 
 
-def status_line(stats: Stats, rate_now: float | None = None) -> str:
-    """Rate, time to first token, context and memory, on one line."""
+def status_line(stats: Stats, rate_now: float | None = None, repeated: int | None = None) -> str:
+    """Rate, time to first token, context and memory on one line, and while it answers whether it repeats itself."""
     parts = [
         rate(stats.decode_rate if rate_now is None else rate_now),
         f"first token {duration(stats.ttft_seconds)}",
         f"context {stats.context_used:,}/{stats.n_ctx:,}",
         f"memory {size(stats.resident_bytes)}, {size(stats.available_bytes)} available",
     ]
+    if repeated is not None:
+        # In front when it matters: a narrow terminal cuts the end off.
+        parts = [f"repeats x{repeated}", *parts] if repeated > 1 else [*parts, "no loop"]
     return "  ".join(parts)
 
 
@@ -118,10 +131,11 @@ def final_lines(stats: Stats) -> str:
     """All numbers of an answer, for `--stats`."""
     computed = stats.prompt_tokens - stats.reused_tokens
     reused = f" ({stats.reused_tokens:,} more were in the cache)" if stats.reused_tokens else ""
+    dropped = f" ({stats.dropped_tokens:,} of them repetition)" if stats.dropped_tokens else ""
     return (
         f"prompt   {computed:,} tokens in {duration(stats.prefill_seconds)}, {rate(stats.prefill_rate)}{reused}\n"
-        f"answer   {stats.completion_tokens:,} tokens in {duration(stats.decode_seconds)}, {rate(stats.decode_rate)}, "
-        f"ended by {stats.finish_reason}\n"
+        f"answer   {stats.completion_tokens:,} tokens{dropped} in {duration(stats.decode_seconds)}, "
+        f"{rate(stats.decode_rate)}, ended by {stats.finish_reason}\n"
         f"latency  first token {duration(stats.ttft_seconds)}, loading {duration(stats.load_seconds)}\n"
         f"memory   {size(stats.resident_bytes)} resident, {size(stats.peak_resident_bytes)} at most, "
         f"{size(stats.available_bytes)} available; context {stats.context_used:,}/{stats.n_ctx:,}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,13 @@ def _remember_json(value: bool) -> bool:
 def json_was_asked() -> bool:
     """Whether this command line, or the environment, asked for JSON; errors follow it."""
     return "json" in _asked
+
+
+class LoopAction(str, Enum):
+    """What to do with an answer that repeats itself without end."""
+
+    STOP = "stop"
+    RETRY = "retry"
 
 
 Json = Annotated[
@@ -60,6 +68,22 @@ MaxTokens = Annotated[
     typer.Option(
         "--max-tokens", "-n", min=-1, help="Tokens to generate at most; -1: no limit.", envvar="EDGELLM_MAX_TOKENS"
     ),
+]
+MaxTime = Annotated[
+    float | None,
+    typer.Option(
+        "--max-time", min=0.001, help="Seconds after which an answer ends. [default: none]", envvar="EDGELLM_MAX_TIME"
+    ),
+]
+Guard = Annotated[
+    bool,
+    typer.Option(
+        "--loop-guard/--no-loop-guard", help="End an answer that repeats itself endlessly.", envvar="EDGELLM_LOOP_GUARD"
+    ),
+]
+OnLoop = Annotated[
+    LoopAction,
+    typer.Option("--on-loop", help="At a loop: stop, or go on once from before it.", envvar="EDGELLM_ON_LOOP"),
 ]
 Threads = Annotated[
     int | None,

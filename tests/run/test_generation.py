@@ -5,7 +5,7 @@ import pytest
 from edgellm.engine.base import Sampling
 from edgellm.engine.fake import FakeContext, FakeModel
 from edgellm.errors import PromptTooLong
-from edgellm.run.generation import Event, Finished, Limits, Prefill, Text, generate
+from edgellm.run.generation import NO_TOKEN, Event, Finished, Limits, Looped, Prefill, Text, generate
 
 GREEDY = Sampling(temperature=0)
 
@@ -102,3 +102,65 @@ def test_interrupted_while_reading_the_prompt_and_while_answering() -> None:
     asked = iter([False] * 4 + [True])
     events = answer(model, context, "x" * 40, Limits(interrupted=lambda: next(asked)))
     assert events[-1] == Finished("interrupted") and text_of(events) == "abc"
+
+
+LOOP = "Why? " + "Because it is so. " * 60
+
+
+def test_an_endless_repetition_ends_the_answer_and_is_cut_off() -> None:
+    model = FakeModel([LOOP])
+    events = answer(model, opened(model, n_ctx=2000), "x")
+    looped = next(event for event in events if isinstance(event, Looped))
+    assert events[-1] == Finished("repetition") and not looped.retrying
+    assert looped.loop.repetitions >= 3 and "Because it is so" in looped.loop.unit
+    assert text_of(events)[: looped.kept_tokens] in ("Why? Because it is so. ", "Why? Because it is so.", LOOP[:22])
+    assert len(text_of(events)) < len(LOOP) / 2
+    assert max(event.repeated for event in events if isinstance(event, Text)) >= 3
+
+
+def test_without_the_guard_it_goes_on() -> None:
+    model = FakeModel([LOOP])
+    events = answer(model, opened(model, n_ctx=2000), "x", Limits(loop_guard=False))
+    assert text_of(events) == LOOP and events[-1] == Finished("stop")
+
+
+def test_a_retry_goes_on_from_before_the_loop_with_penalties_and_only_once() -> None:
+    model = FakeModel([LOOP, "And that is all.", LOOP])
+    context = opened(model, n_ctx=2000)
+    samplings: list[Sampling] = []
+    open_sampler = context.open_sampler
+    context.open_sampler = lambda sampling, history=(): samplings.append(sampling) or open_sampler(sampling, history)  # type: ignore[method-assign, misc, func-returns-value]
+    events = answer(model, context, "x", Limits(retry=True))
+    at = next(n for n, event in enumerate(events) if isinstance(event, Looped))
+    kept = text_of(events[:at])[: events[at].kept_tokens]  # type: ignore[union-attr]
+    assert events[at].retrying and events[-1] == Finished("stop")  # type: ignore[union-attr]
+    assert text_of(events[at:]) == "And that is all."
+    assert bytes(context.tokens).decode() == f"x{kept}And that is all."
+    assert samplings[0] == GREEDY and samplings[1].dry_multiplier > 0 and samplings[1].repeat_penalty > 1
+    again = FakeModel([LOOP, LOOP])
+    events = answer(again, opened(again, n_ctx=2000), "x", Limits(retry=True))
+    assert [event.retrying for event in events if isinstance(event, Looped)] == [True, False]
+    assert events[-1] == Finished("repetition")
+
+
+def test_a_retry_within_a_character_stays_whole() -> None:
+    model = FakeModel(["\u4e16\u754c" * 200, "\u4eba"])
+    events = answer(model, opened(model, n_ctx=2000), "x", Limits(retry=True))
+    assert "\ufffd" not in text_of(events)
+
+
+def test_a_time_limit_ends_reading_and_answering() -> None:
+    model = FakeModel(["a"])
+    events = answer(model, opened(model), "x" * 40, Limits(max_seconds=0.0))
+    assert events[-1] == Finished("time") and text_of(events) == ""
+    events = answer(model, opened(model), "x" * 40, Limits(max_seconds=100.0))
+    assert events[-1] == Finished("stop")
+
+
+def test_an_answer_goes_on_after_what_there_is_of_it() -> None:
+    model = FakeModel(["\u4e16"])
+    context = opened(model)
+    begun = [model.tokenize("\u754c")[0]]
+    events = list(generate(model, context, model.tokenize("q"), GREEDY, Limits(max_tokens=1), begun))
+    assert context.tokens[:2] == [ord("q"), begun[0]]
+    assert isinstance(events[-2], Text) and events[-2].token == NO_TOKEN

@@ -8,7 +8,7 @@ from edgellm.errors import PromptTooLong, UnsupportedModel, UsageError
 from edgellm.models.memory import RunPlan
 from edgellm.run.chat_template import ChatTemplate
 from edgellm.run.generation import Limits, Text
-from edgellm.run.session import Session
+from edgellm.run.session import SUMMARISE, Session
 from edgellm.run.telemetry import Meter
 
 GREEDY = Sampling(temperature=0)
@@ -103,3 +103,72 @@ def test_a_template_that_fails_or_is_hostile_is_one_error(source: str) -> None:
 def test_a_template_that_does_not_parse() -> None:
     with pytest.raises(UnsupportedModel, match="broken"):
         ChatTemplate("{% for %}")
+
+
+def test_an_answer_is_given_again_and_replaces_the_old_one() -> None:
+    session = opened(FakeModel(["one", "two", "three"]))
+    ask(session, "Hi")
+    list(session.again(GREEDY, Limits()))
+    assert [message["content"] for message in session.messages] == ["Hi", "two"]
+    list(session.again(GREEDY, Limits(interrupted=lambda: True)))
+    assert session.messages[-1]["content"] == "two"
+    with pytest.raises(UsageError):
+        list(opened(FakeModel()).again(GREEDY, Limits()))
+
+
+def test_after_a_loop_the_answer_goes_on_from_before_it() -> None:
+    session = opened(FakeModel(["Well. " + "It is so. " * 80, "The end."]), n_ctx=2000)
+    ask(session, "Why?")
+    kept = session.messages[-1]["content"]
+    assert kept.startswith("Well. It is") and len(kept) < 30
+    list(session.again(GREEDY, Limits()))
+    assert session.messages[-1]["content"] == kept + "The end." and len(session.messages) == 2
+    ask(session, "Hm?")
+    assert len(session.messages) == 4
+
+
+def test_undoing_takes_question_and_answer() -> None:
+    session = opened(FakeModel(["one", "two"]), system="s")
+    ask(session, "first")
+    ask(session, "second")
+    assert [message["content"] for message in session.undo()] == ["second", "two"]
+    assert [message["content"] for message in session.undo()] == ["first", "one"]
+    assert session.undo() == [] and session.system == "s"
+
+
+def test_a_summary_takes_the_place_of_what_it_covers() -> None:
+    session = opened(FakeModel(["one", "two", "A summary.", "three"]), n_ctx=2000, system="s")
+    ask(session, "first")
+    ask(session, "second")
+    list(session.compact(GREEDY, Limits()))
+    assert [message["content"] for message in session.messages] == ["s", SUMMARISE, "A summary."]
+    assert ask(session, "third") == "three"
+
+
+def test_a_summary_covers_what_fits_and_the_rest_stays() -> None:
+    session = opened(FakeModel(["x" * 150, "y" * 150, "A summary."]), n_ctx=750)
+    ask(session, "first")
+    ask(session, "second")
+    list(session.compact(GREEDY, Limits()))
+    assert [message["content"][:10] for message in session.messages] == [
+        SUMMARISE[:10],
+        "A summary.",
+        "second",
+        "y" * 10,
+    ]
+
+
+def test_a_summary_that_is_stopped_or_impossible_changes_nothing() -> None:
+    session = opened(FakeModel(["one", "A long summary. " * 6]), n_ctx=2000)
+    with pytest.raises(UsageError, match="nothing to summarise"):
+        list(session.compact(GREEDY, Limits()))
+    ask(session, "first")
+    kept = list(session.messages)
+    count = iter(range(1000))
+    list(session.compact(GREEDY, Limits(interrupted=lambda: next(count) > 60)))
+    assert session.messages == kept
+    small = opened(FakeModel(["x" * 200]), n_ctx=300)
+    ask(small, "first")
+    with pytest.raises(PromptTooLong, match="too long to be summarised"):
+        list(small.compact(GREEDY, Limits()))
+    assert len(small.messages) == 2

@@ -12,7 +12,8 @@ import pytest
 from edgellm.settings import Settings
 
 pytestmark = [pytest.mark.engine, pytest.mark.model]
-PROMPT = r">\x1b\[0m"
+# The line editor asks for bracketed paste when it is ready.
+PROMPT = r"\x1b\[\?2004h"
 STATUS = r"tok/s  first token [\d.]+ s  context \d+/4,096  memory [\d.]+ [MG]B, [\d.]+ GB available"
 
 
@@ -66,9 +67,13 @@ def test_commands(chat: "pexpect.spawn[str]") -> None:
     chat.send("/hlp\r")
     chat.expect(r"did you mean /help\?")
     chat.send("/help\r")
-    chat.expect("forget the conversation")
+    chat.expect("begin a new chat")
     chat.send("/clear\r")
-    chat.expect("starts over")
+    chat.expect("a new chat begins")
+    chat.send("/set temp 9\r")
+    chat.expect("a number from 0 to 5")
+    chat.send("/set temp 0.5\r")
+    chat.expect(r"temp +0\.5")
 
 
 def test_ctrl_c_in_run_ends_with_130_and_what_there_is(with_engine: Settings) -> None:
