@@ -50,9 +50,7 @@ def batch(
     kv: options.KVType = None,
     max_memory: options.MaxMemory = None,
     max_tokens: options.MaxTokens = -1,
-    loop_guard: Annotated[
-        bool, typer.Option("--loop-guard/--no-loop-guard", help="End an answer that repeats itself endlessly.")
-    ] = True,
+    loop_guard: options.Guard = True,
     threads: options.Threads = None,
     temp: options.Temperature = None,
     top_k: options.TopK = None,

@@ -14,10 +14,11 @@ from __future__ import annotations
 import codecs
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from edgellm.engine.base import Model, Sampler, Sampling, Sequences
 from edgellm.errors import EdgellmError
+from edgellm.run.generation import penalised
 from edgellm.run.loops import LoopGuard
 
 # Copying moves a whole cache: for less it is quicker to compute.
@@ -202,7 +203,7 @@ class Batcher:
         slot.retry = False
         before = [*slot.job.prompt, *slot.answer]
         slot.sampler.close()
-        slot.sampler = self._sequences.open_sampler(slot.seq, _penalised(slot.job.sampling), before)
+        slot.sampler = self._sequences.open_sampler(slot.seq, penalised(slot.job.sampling), before)
         slot.pending = before[self._sequences.keep(slot.seq, len(before) - 1) :]
         return []
 
@@ -222,15 +223,6 @@ class Batcher:
             decode_seconds=slot.last - slot.first,
             error=error,
         )
-
-
-def _penalised(sampling: Sampling) -> Sampling:
-    return replace(
-        sampling,
-        repeat_penalty=max(sampling.repeat_penalty, 1.1),
-        repeat_last_n=max(sampling.repeat_last_n, 256),
-        dry_multiplier=max(sampling.dry_multiplier, 0.8),
-    )
 
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:

@@ -113,5 +113,7 @@ def test_a_time_limit(with_engine: Settings) -> None:
 @pytest.mark.engine
 @pytest.mark.model
 def test_a_chat_in_a_form(with_engine: Settings) -> None:
-    result = edgellm("chat", "smollm2", "--private", "--temp", "0", "--format", "json", stdin="The capital?\n")
+    result = edgellm(
+        "chat", "smollm2", "--private", "--temp", "0", "--format", "json", stdin="The capital of France?\n"
+    )
     assert result.returncode == 0 and isinstance(json.loads(result.stdout), dict), result.stdout
