@@ -51,7 +51,7 @@ class LlamaEngine:
         self._transcript: list[str] | None = None
         self._c = _import_bindings(installed)
         self._log = self._c.llama_log_callback(self._on_log)
-        self._c.llama_log_set(self._log, None)
+        self._listen()
         self._c.llama_backend_init()
         self.kernels = kernels.kernel_name(installed.libraries)
         _require_kernels(os.environ.get(kernels.VARIABLE), self.kernels)
@@ -66,10 +66,16 @@ class LlamaEngine:
         """The low-level module over the engine's library, for calls that belong to no model."""
         return self._c
 
+    def _listen(self) -> None:
+        """Take the library's messages, which go to the engine that asked last, and outlive it: C keeps the address."""
+        self._c.llama_log_set(self._log, None)
+        self._c.edgellm_listener = self._log
+
     @contextlib.contextmanager
     def transcript(self) -> Iterator[list[str]]:
         """Everything that the engine says in between, in its own pieces; a line may be several of them."""
         pieces: list[str] = []
+        self._listen()
         self._transcript = pieces
         try:
             yield pieces
@@ -92,6 +98,7 @@ class LlamaEngine:
         Raises:
             UnsupportedModel: the engine refuses the file; its own words are in `why`.
         """
+        self._listen()
         self.messages.clear()
 
         failures: list[BaseException] = []

@@ -1,5 +1,6 @@
 """The real engine: that it is ours, that it refuses what it must, and that it computes what it should."""
 
+import gc
 import shutil
 import subprocess
 import sys
@@ -174,3 +175,18 @@ def test_a_full_context_is_an_engine_error(smol: LlamaModel) -> None:
         context.decode([5])
     assert caught.value.why == "the context is full"
     context.close()
+
+
+def test_an_engine_that_is_gone_is_never_called_back(
+    llama: LlamaEngine, engine: InstalledEngine, tmp_path: Path
+) -> None:
+    """The library keeps one address for its messages, whoever gave it."""
+    other = LlamaEngine(engine)
+    del other
+    gc.collect()
+    assert not llama._c.llama_model_load_from_file(b"/nosuch.gguf", llama._c.llama_model_default_params())
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"GGUF")
+    with pytest.raises(UnsupportedModel) as refused:
+        llama.load(bad)
+    assert refused.value.why != "the engine gave no reason"
