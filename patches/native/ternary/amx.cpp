@@ -9,10 +9,6 @@
 
 #include "avx512_vnni.h"
 
-#ifndef EDGELLM_AMX_MODEL
-#    define EDGELLM_TILE_STORE_CONFIG(p) _tile_storeconfig(p)
-#    define EDGELLM_TILE_LOAD_CONFIG(p)  _tile_loadconfig(p)
-#endif
 
 namespace edgellm::ternary {
 
@@ -24,8 +20,7 @@ constexpr int64_t TILE_BYTES    = 1024;
 constexpr int64_t COLUMNS_AT_ONCE = 1024;  // 16 KiB of unpacked codes a panel
 constexpr int64_t TILES_AT_ONCE   = TOKENS_AT_ONCE/TILE;
 
-// The 64 bytes that LDTILECFG reads. gcc 12 believes that it reads 8 of them and drops stores to the others when the
-// object is on the stack: constants only.
+// The 64 bytes that LDTILECFG reads and STTILECFG writes.
 struct tile_config {
     uint8_t  palette;
     uint8_t  start_row;
@@ -40,23 +35,42 @@ alignas(64) const tile_config CONFIG = {
     1, 0, {}, { 64, 64, 64, 64, 64, 64, 64, 64 }, { 16, 16, 16, 16, 16, 16, 16, 16 },
 };
 
+// gcc 12 believes that these two read 8 bytes, and that TILELOADD reads none: hence the first two in our own words, and
+// `memory_is_read` wherever something was stored that tiles are loaded from.
+#ifndef EDGELLM_AMX_MODEL
+inline void load_config(const tile_config & config) {
+    __asm__ volatile("ldtilecfg %0" : : "m"(config));
+}
+
+inline void store_config(tile_config & config) {
+    __asm__ volatile("sttilecfg %0" : "=m"(config));
+}
+#else
+inline void load_config(const tile_config & config) { EDGELLM_TILE_LOAD_CONFIG(&config); }
+inline void store_config(tile_config & config) { EDGELLM_TILE_STORE_CONFIG(&config); }
+#endif
+
+inline void memory_is_read() {
+    __asm__ volatile("" : : : "memory");
+}
+
 // ggml's own AMX kernels configure each thread once and rely on it afterwards: what was there is put back.
 class configured {
   public:
     configured() {
-        EDGELLM_TILE_STORE_CONFIG(saved_);
-        EDGELLM_TILE_LOAD_CONFIG(&CONFIG);
+        store_config(saved_);
+        load_config(CONFIG);
     }
     ~configured() {
-        if (saved_[0] != 0) {  // the palette; 0 is the state after TILERELEASE
-            EDGELLM_TILE_LOAD_CONFIG(saved_);
+        if (saved_.palette != 0) {  // 0 is the state after TILERELEASE
+            load_config(saved_);
         } else {
             _tile_release();
         }
     }
 
   private:
-    alignas(64) uint8_t saved_[64];  // written by the processor alone, so there is no store that gcc could drop
+    alignas(64) tile_config saved_;
 };
 
 void unpack(const uint8_t * block, int64_t n_blocks, uint8_t * rows) {
@@ -80,6 +94,7 @@ struct workspace {
 // sums[i .. i + 1] += activations x codes over n_tiles x 64 columns. `second`: whether there is a second tile of tokens.
 void add_tiles(workspace & work, int64_t i, bool second, const int8_t * a, const int8_t * b, int64_t n_tiles) {
     int32_t (*c)[2][TILE][PANEL_ROWS] = work.sums + i;
+    memory_is_read();
     _tile_loadd(0, c[0][0], 64);
     _tile_loadd(1, c[0][1], 64);
     if (second) {
