@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import ChatNotFound, CorruptFile, DiskFull, FileAccessError, UsageError
+from edgellm.files import locked
 
 VERSION = 1
 SCHEMA = """
@@ -117,15 +118,21 @@ class ChatStore:
         with _failures(path):
             if not path.exists():
                 path.touch(mode=0o600)  # what people say to a model is theirs
-            db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-            try:
-                for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):
-                    db.execute(f"PRAGMA {pragma}")
-                _prepare(db, path)
-                return cls(db, path)
-            except BaseException:
-                db.close()
-                raise
+            # One at a time: SQLite does not wait, but fails, where two change a new file's journal mode.
+            with locked(path.with_name(f"{path.name}.lock")):
+                return cls._opened(path)
+
+    @classmethod
+    def _opened(cls, path: Path) -> ChatStore:
+        db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):
+                db.execute(f"PRAGMA {pragma}")
+            _prepare(db, path)
+            return cls(db, path)
+        except BaseException:
+            db.close()
+            raise
 
     def create(self, model: str, system: str | None) -> str:
         """A new, empty chat; returns its id."""

@@ -39,7 +39,8 @@ def start(with_engine: Settings) -> Iterator[Callable[..., Any]]:
             codec_errors="replace",
             dimensions=(30, 120),
             timeout=90,
-            env={**os.environ, **environment},
+            # Nobody answers where the cursor is here; what is typed while the prompt waits for that may be lost.
+            env={**os.environ, "PROMPT_TOOLKIT_NO_CPR": "1", **environment},
         )
         children.append(child)
         child.expect("Ctrl-D leaves")
