@@ -74,7 +74,7 @@ def test_a_chat_and_its_commands(start: Callable[..., Any], settings: Settings, 
     note = tmp_path / "note.txt"
     note.write_text("The code word is \x1b[31m\x1b]0;owned\x07bluebird.")
     chat = start("smollm2", VISUAL=str(editor))
-    say(chat, "What is the capital of France?", STATUS, "Paris")
+    say(chat, "What is the capital of France?", "Paris")  # a quick answer is there before its numbers
     say(chat, "/regen", "temperature 0 gives the same answer", "Paris")
     assert len(saved(settings)) == 2
     chat.send("\x18\x05")  # Ctrl-X Ctrl-E: the editor's text stands on the line
