@@ -30,6 +30,26 @@ def choose_sampling(recipe: Recipe | None, seed: int | None, **asked: float | No
     return Sampling(**chosen, seed=secrets.randbits(31) if seed is None else seed)
 
 
+def choose_loading(
+    recipe: Recipe | None,
+    *,
+    ctx_size: int | None,
+    threads: int | None,
+    system: str | None,
+    force: bool,
+    kv: str | None,
+    max_memory: str | None,
+) -> LoadOptions:
+    """How to open a model: what the user asks for, and for system message and chat template what the recipe has."""
+    from edgellm.run.loading import LoadOptions
+    from edgellm.ui.units import parse_size
+
+    if system is None and recipe is not None:
+        system = recipe.system
+    cap = parse_size(max_memory, "--max-memory") if max_memory else None
+    return LoadOptions(ctx_size, threads, system, force, kv, cap, recipe.chat_template if recipe else None)
+
+
 def choose_limits(max_tokens: int, max_time: float | None, loop_guard: bool, on_loop: LoopAction) -> Limits:
     """When an answer ends, from the options."""
     from edgellm.run.generation import Limits

@@ -85,14 +85,13 @@ def batch(
         raise UsageError("a batch has one input, an --output and a --model", hint=example)
     from dataclasses import asdict, replace
 
-    from edgellm.commands.answering import choose_sampling, choose_structure
+    from edgellm.commands.answering import choose_loading, choose_sampling, choose_structure
     from edgellm.run.batch import Batch, BatchOptions, Tally
     from edgellm.run.batch_journal import Journal, already_answered
     from edgellm.run.batch_lines import Shard, ids, survey
-    from edgellm.run.loading import LoadOptions, load_weights
+    from edgellm.run.loading import load_weights
     from edgellm.run.memory_guard import MemoryGuard
     from edgellm.ui.progress import progress
-    from edgellm.ui.units import parse_size
 
     source, part = files[0], Shard.parse(shard) if shard else Shard()
     here = workspace(offline=offline)
@@ -108,19 +107,19 @@ def batch(
     sampling = choose_sampling(
         recipe, seed, temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty
     )
-    if system is None and recipe is not None:
-        system = recipe.system
+    load_options = choose_loading(
+        recipe, ctx_size=ctx_size, threads=threads, system=system, force=force, kv=kv, max_memory=max_memory
+    )
     begun_with = {
         "model": path.name, "bytes": path.stat().st_size, "shard": f"{part.index}/{part.count}", "seed": seed,
-        "ctx-size": ctx_size, "system": system or "", "raw": raw, "max-tokens": max_tokens, "format": form or "",
-        "grammar": structure.grammar if structure else "",
+        "ctx-size": ctx_size, "system": load_options.system or "", "raw": raw, "max-tokens": max_tokens,
+        "format": form or "", "grammar": structure.grammar if structure else "",
         **{name: value for name, value in asdict(sampling).items() if name not in ("seed", "grammar")},
     }  # fmt: skip
-    cap = parse_size(max_memory, "--max-memory") if max_memory else None
     with Journal(output) as journal:
         holding = journal.agree(begun_with, {"seed": sampling.seed})
         journal.resume(ids(source, part))
-        asked = LoadOptions(holding["ctx-size"], threads, system, force, kv, cap)
+        asked = replace(load_options, n_ctx=holding["ctx-size"])
         with progress(quiet=quiet or as_json) as report:
             loaded, plan = load_weights(here.engine(), path, asked, n_slots=slots, report=report)
         name = path.stem if model.endswith(".gguf") else model
@@ -130,14 +129,14 @@ def batch(
             sampling=replace(sampling, seed=holding["seed"]),
             bindings=here.bindings,
             max_tokens=max_tokens,
-            system=system,
-            chat_template=recipe.chat_template or "" if recipe else "",
+            system=asked.system,
+            chat_template=asked.chat_template or "",
             raw=raw,
             retries=retry,
             loop_guard=loop_guard,
             structure=structure,
         )
-        job = Batch(source, found, part, journal, loaded, plan, batch_options, guard=MemoryGuard(cap))
+        job = Batch(source, found, part, journal, loaded, plan, batch_options, guard=MemoryGuard(asked.max_memory))
         with progress(quiet=quiet or as_json) as report:
             _watch(job, report, quiet=quiet or as_json)
         journal.finish()

@@ -58,6 +58,7 @@ def chat(
     """
     from edgellm.commands.answering import (
         choose_limits,
+        choose_loading,
         choose_sampling,
         choose_structure,
         load_model,
@@ -67,8 +68,6 @@ def chat(
     from edgellm.errors import UsageError
     from edgellm.run.chat_record import ChatRecord
     from edgellm.run.chats import ChatStore
-    from edgellm.run.loading import LoadOptions
-    from edgellm.ui.units import parse_size
 
     resumed = go_on or chat_id is not None
     if resumed and (private or system is not None):
@@ -86,14 +85,12 @@ def chat(
             recipe, seed, temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty
         )
         structure = choose_structure(here, form, grammar)
-        if system is None and recipe is not None:
-            system = recipe.system
-        cap = parse_size(max_memory, "--max-memory") if max_memory else None
-        template = recipe.chat_template if recipe else None
-        load_options = LoadOptions(ctx_size, threads, system, force, kv, cap, template)
+        load_options = choose_loading(
+            recipe, ctx_size=ctx_size, threads=threads, system=system, force=force, kv=kv, max_memory=max_memory
+        )
         loaded = load_model(here, path, load_options, quiet=quiet)
         _ = loaded.session.template  # a model without one is refused before anything is typed
-        record = ChatRecord(store, name, system)
+        record = ChatRecord(store, name, load_options.system)
         if saved is not None and store is not None:
             record, loaded.session.messages = ChatRecord.resume(store, saved)
             if name != saved.model:

@@ -50,17 +50,16 @@ def run(
     """
     from edgellm.commands.answering import (
         choose_limits,
+        choose_loading,
         choose_sampling,
         choose_structure,
         load_model,
         stream_answer,
     )
     from edgellm.errors import UsageError
-    from edgellm.run.loading import LoadOptions
     from edgellm.ui.console import print_json, stderr
     from edgellm.ui.interrupt import Interrupt
     from edgellm.ui.live import final_lines
-    from edgellm.ui.units import parse_size
 
     text = "\n\n".join(part for part in (prompt, piped_input()) if part.strip())
     if not text:
@@ -73,11 +72,9 @@ def run(
     structure = choose_structure(here, form, grammar)
     if structure is not None:
         sampling = replace(sampling, grammar=structure.grammar)
-    if system is None and recipe is not None:
-        system = recipe.system
-    cap = parse_size(max_memory, "--max-memory") if max_memory else None
-    template = recipe.chat_template if recipe else None
-    load_options = LoadOptions(ctx_size, threads, system, force, kv, cap, template)
+    load_options = choose_loading(
+        recipe, ctx_size=ctx_size, threads=threads, system=system, force=force, kv=kv, max_memory=max_memory
+    )
     loaded = load_model(here, path, load_options, quiet=quiet or as_json)
     with Interrupt() as interrupt:
         answer = loaded.session.complete if raw else loaded.session.ask

@@ -20,6 +20,9 @@ import numpy.typing as npt
 
 from edgellm.progress import Report, silent
 
+# An engine rounds its contexts up to a multiple of so many tokens.
+CONTEXT_PADDING = 256
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:

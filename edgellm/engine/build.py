@@ -20,7 +20,7 @@ from pathlib import Path
 
 from edgellm import package_index
 from edgellm.engine import cmake
-from edgellm.engine.installed import EngineRecord, InstalledEngine, directory_name, find
+from edgellm.engine.installed import EngineRecord, InstalledEngine, directory_name, find, library_path
 from edgellm.engine.patches import PatchStack
 from edgellm.engine.source import SourceTree, prepare
 from edgellm.engine.toolchain import compiler, require
@@ -199,14 +199,9 @@ def _copy_libraries(source: Path, target: Path) -> None:
             shutil.copy2(path, target / path.name, follow_symlinks=False)
 
 
-def library_path(directory: Path) -> Path:
-    """libllama inside a directory of libraries, under this platform's name."""
-    return directory / ("libllama.dylib" if sys.platform == "darwin" else "libllama.so")
-
-
 def _check_stamp(directory: Path, expected: str) -> None:
     """Load the library in a process of its own, where a crash is an answer, and compare its stamp."""
-    command = [sys.executable, "-c", PROBE, str(library_path(directory))]
+    command = [sys.executable, "-c", PROBE, str(library_path(directory, "llama"))]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.stdout.strip() != expected:
         why = (result.stderr.strip().splitlines() or [f"its stamp is {result.stdout.strip()!r}, expected {expected}"])[

@@ -10,6 +10,7 @@ is whole. Several may live side by side, so an upgrade never touches a library t
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from edgellm.machine.cpu import Cpu, detect
 from edgellm.settings import Settings
 
 RECORD = "engine.json"
+LIBRARY_SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 BUILD_COMMAND = "edgellm engine build"
 
 
@@ -68,6 +70,11 @@ class InstalledEngine:
     def write_record(self) -> None:
         """Store the record beside the libraries."""
         write_atomically(self.directory / RECORD, json.dumps(asdict(self.record), indent=2).encode())
+
+
+def library_path(directory: Path, name: str) -> Path:
+    """A shared library of an engine, such as `llama` or `ggml-base`, under this platform's name."""
+    return directory / f"lib{name}{LIBRARY_SUFFIX}"
 
 
 def directory_name(stack: PatchStack, cpu: Cpu) -> str:

@@ -8,9 +8,10 @@ read(array.ctypes.data, array.nbytes)          reads all of it, as fast as one t
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from edgellm.engine.installed import library_path
 
 VARIABLE = "EDGELLM_KERNELS"
 
@@ -33,5 +34,4 @@ def memory_reader(libraries: Path) -> Reader:
 
 
 def _library(libraries: Path) -> ctypes.CDLL:
-    suffix = "dylib" if sys.platform == "darwin" else "so"
-    return ctypes.CDLL(str(libraries / f"libggml-cpu.{suffix}"))
+    return ctypes.CDLL(str(library_path(libraries, "ggml-cpu")))

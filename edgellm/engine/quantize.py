@@ -8,7 +8,6 @@ values = quantizer.decode(data, named_type("Q6_K"))       # float32 [rows, colum
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.engine.installed import library_path
 from edgellm.formats.quant_types import QuantType, tensor_nbytes
 
 Values = npt.NDArray[np.float32]
@@ -42,8 +42,7 @@ class Quantizer:
     """The codecs of one engine; they release the interpreter, so threads share the rows of a call."""
 
     def __init__(self, libraries: Path, n_threads: int) -> None:
-        suffix = "dylib" if sys.platform == "darwin" else "so"
-        library = ctypes.CDLL(str(libraries / f"libggml-base.{suffix}"))
+        library = ctypes.CDLL(str(library_path(libraries, "ggml-base")))
         self._quantize = library.ggml_quantize_chunk
         pointers, counts = [ctypes.c_void_p] * 2, [ctypes.c_int64] * 3
         self._quantize.argtypes = [ctypes.c_int, *pointers, *counts, ctypes.c_void_p]

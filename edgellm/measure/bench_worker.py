@@ -3,7 +3,7 @@
 Each line of its input is a request, each line of its output an answer, both JSON objects:
 
     {"load": {"path": ..., "n_ctx": 640, "n_seqs": [8], "n_ctx_seq": 128, "n_batch": 512, "n_threads": 2}}
-    {"progress": 40} ... {"seconds": 1.9, "token_seconds": 0.08, "kernels": "avx2"}
+    {"progress": 40} ... {"seconds": 1.9, "token_seconds": 0.08}
     {"measure": {"kind": "decode", "n_tokens": 128, "n_seq": 1, "n_threads": 2, "depth": 0, "seed": 3}}
     {"seconds": 9.1, "ttft_seconds": null, "peak_resident_bytes": 1200000000}
 
@@ -64,7 +64,7 @@ class Worker:
             )
             for n_seq in self._n_seqs
         }
-        return {"seconds": loaded - start, "token_seconds": token_seconds, "kernels": engine.kernels}
+        return {"seconds": loaded - start, "token_seconds": token_seconds}
 
     def measure(self, *, kind: str, n_tokens: int, n_seq: int, n_threads: int, depth: int, seed: int) -> dict[str, Any]:
         """Run one test and tell its seconds; tokens are random, the same for every contender."""

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from edgellm.engine.base import CONTEXT_PADDING
 from edgellm.errors import CorruptFile, DoesNotFit, UnsupportedModel
 from edgellm.formats.gguf_file import GGUFFile
 from edgellm.formats.gguf_header import HeaderIncomplete
 from edgellm.formats.gguf_split import part_paths
 from edgellm.machine.memory import Room
 from edgellm.models.memory import (
-    CONTEXT_PADDING,
     DEFAULT_CONTEXT,
     MemoryNeed,
     RunPlan,

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from edgellm.engine.base import CONTEXT_PADDING
 from edgellm.engine.residence import Kernels, copied_nbytes, is_tied, kernels, multiplies
 from edgellm.errors import ContextTooLarge, CorruptFile, DoesNotFit
 from edgellm.machine.cpu import detect
@@ -25,8 +26,6 @@ DEFAULT_CONTEXT = 4096
 # Tokens per decode call while a prompt is read. Small enough that Ctrl-C is heard soon on a slow CPU and that the
 # compute buffers stay small (n_vocab floats per token); large enough for the matrix kernels.
 N_BATCH = 256
-# The engine rounds a context up to a multiple of this.
-CONTEXT_PADDING = 256
 # Resident size of the process without a model, measured: 60 MB, and what the libraries allocate as they work.
 SLACK = 62_000_000
 # One token of the vocabulary, or one merge, in the engine's tables, measured: 46 MB for 303,000 of them.

@@ -8,13 +8,13 @@
 
 #include "i2_s_matmul.h"
 #include "i2_s_dot.h"
+#include "rows.h"
+#include "ternary/layout.h"
 
 #include "ggml-backend.h"
 #include "ggml-cpu-impl.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
 namespace edgellm {
 
@@ -57,38 +57,11 @@ float tensor_scale(const ggml_tensor * weights) {
     return i2_s_read_scale((const char *) whole->data + ggml_nelements(whole)/4);
 }
 
-// Row i of a tensor, its rows counted through all dimensions.
-char * row_address(const ggml_tensor * t, int64_t i) {
-    const int64_t i1 = i % t->ne[1];
-    const int64_t i2 = i / t->ne[1] % t->ne[2];
-    const int64_t i3 = i / t->ne[1] / t->ne[2];
-    return (char *) t->data + i1*t->nb[1] + i2*t->nb[2] + i3*t->nb[3];
-}
-
-// The largest |x|, or NaN if there is one: the bits of floats without sign order like the floats, NaN above all.
-float absolute_maximum(const float * x, int64_t n) {
-    uint32_t largest = 0;
-    for (int64_t i = 0; i < n; ++i) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof(bits));
-        largest = std::max(largest, bits & 0x7fffffffu);
-    }
-    float maximum;
-    memcpy(&maximum, &largest, sizeof(maximum));
-    return maximum;
-}
-
-// A NaN among the activations makes s, and so the token's whole result, NaN.
+// The scalar kernels' own quantisation, so that this product and theirs agree by construction.
 token_scale quantize_token(const float * x, int8_t * q, int64_t n) {
-    const float s = 127.0f / std::max(absolute_maximum(x, n), 1e-5f);
-    int32_t sum = 0;
-    for (int64_t i = 0; i < n; ++i) {
-        // in this order std::max turns NaN into -128, which the conversion to int needs
-        const float rounded = std::min(127.0f, std::max(-128.0f, rintf(x[i]*s)));
-        q[i] = (int8_t) (int) rounded;
-        sum += q[i];
-    }
-    return { s, sum };
+    const ternary::kernels & k = *ternary::scalar_kernels();
+    const float s = ternary::scale_of(k.absolute_maximum(x, n));
+    return { s, k.quantize(x, s, q, n) };
 }
 
 void multiply_rows(const ggml_tensor * op, const workspace & work, float scale, int64_t first, int64_t last) {

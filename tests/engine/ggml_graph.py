@@ -6,12 +6,13 @@ y = ggml.product(I2_S, data, (columns, rows), x, n_threads=2)
 
 import ctypes
 import itertools
-import sys
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from edgellm.engine.installed import library_path
 
 F32, F16 = 0, 1
 Floats = npt.NDArray[np.float32]
@@ -55,8 +56,7 @@ class Ggml:
     """The functions of libggml-base and libggml-cpu that the tests call."""
 
     def __init__(self, lib_dir: Path) -> None:
-        suffix = "dylib" if sys.platform == "darwin" else "so"
-        libraries = [ctypes.CDLL(str(lib_dir / f"libggml-{part}.{suffix}")) for part in ("base", "cpu")]
+        libraries = [ctypes.CDLL(str(library_path(lib_dir, name))) for name in ("ggml-base", "ggml-cpu")]
         for name, (result, arguments) in SIGNATURES.items():
             function = next(getattr(library, name) for library in libraries if hasattr(library, name))
             function.restype, function.argtypes = result, arguments

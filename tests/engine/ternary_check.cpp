@@ -1,18 +1,13 @@
-// Every kernel that this machine runs (or one that the compiler put in, for AMX and AVX-VNNI elsewhere) against plain
-// sums, on shapes that fit the tiles and shapes that do not. Prints the kernels it checked; a difference ends it.
-//
-//     ternary_check            all shapes
-//     ternary_check time N     microseconds of a product of 2560 x 6912 with N tokens, kernel by kernel
+// The kernels that -DCHECK_ONLY=NAME_kernels names against plain sums, on shapes that fit the tiles and shapes that do
+// not. Prints their name; a difference ends it.
 
 #include "../../patches/native/ternary/activations.h"
-#include "../../patches/native/ternary/dispatch.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <vector>
 
 using namespace edgellm::ternary;
@@ -122,38 +117,8 @@ static void check_all(const kernels & k) {
         if (std::isfinite(v)) { printf("%s: %g from NaN or infinity\n", k.name, v); exit(1); }
 }
 
-#ifndef CHECK_ONLY
-static void time_all(int64_t tokens) {
-    for (const kernels * const * k = available(); *k != nullptr; ++k) {
-        const product p(2560, 6912, tokens, false, false);
-        std::vector<float> y(tokens*p.rows);
-        std::vector<uint8_t> work(quantizer::work_size(**k, tokens, p.columns, 1));
-        double best = 1e30;
-        for (int i = 0; i < 15; ++i) {
-            const clock_t start = clock();  // of this process, whatever else the machine does
-            run(**k, p, work, y.data(), 1 << 20);
-            best = std::min(best, (double) (clock() - start)/CLOCKS_PER_SEC);
-        }
-        printf("%-14s %9.1f us  %8.1f GOP/s  %6.1f GB/s\n", (*k)->name, best*1e6,
-               2.0*p.rows*p.columns*tokens/best/1e9, p.rows*p.columns/4/best/1e9);
-    }
-}
-#endif
-
-int main(int argc, char ** argv) {
-#ifdef CHECK_ONLY
-    (void) argc, (void) argv;
+int main() {
     check_all(*CHECK_ONLY());
     printf("%s\n", CHECK_ONLY()->name);
-#else
-    if (argc == 3 && strcmp(argv[1], "time") == 0) {
-        time_all(atoll(argv[2]));
-        return 0;
-    }
-    for (const kernels * const * k = available(); *k != nullptr; ++k) {
-        check_all(**k);
-        printf("%s\n", (*k)->name);
-    }
-#endif
     return 0;
 }

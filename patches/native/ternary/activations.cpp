@@ -59,9 +59,7 @@ void quantizer::add(int64_t token, const float * x, int thread) const {
     int8_t * row = rows_ + thread*n_columns_;
     const int64_t n = n_columns_/n_segments_;
     for (int64_t i = 0; i < n_segments_; ++i) {
-        const float maximum = k_.absolute_maximum(x + i*n, n);
-        // written so that NaN, from one among the activations, stays and makes the whole result NaN
-        const float s  = 127.0f/(maximum < 1e-5f ? 1e-5f : maximum);
+        const float   s  = scale_of(k_.absolute_maximum(x + i*n, n));
         const int64_t at = token*n_segments_ + i;
         sums_[at]    = k_.quantize(x + i*n, s, row + i*n, n);
         factors_[at] = n_segments_ == 1 ? s : 1.0f/s;

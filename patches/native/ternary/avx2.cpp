@@ -57,22 +57,13 @@ template <int N>
 struct dot {
     static constexpr int PANELS = 1;
     static void run(const uint8_t * block, int64_t, int64_t n_blocks, const int8_t * q, int32_t (*sums)[PANEL_ROWS]) {
-        const __m256i mask = _mm256_set1_epi8(3);
         accumulators<N> acc;
         acc.clear();
         while (n_blocks > 0) {
             const int64_t n = n_blocks < BLOCKS_PER_LANE ? n_blocks : BLOCKS_PER_LANE;
             for (int64_t b = 0; b < n; ++b, block += BLOCK_BYTES, q += N*BLOCK_COLUMNS) {
                 _mm_prefetch((const char *) block + PREFETCH_BYTES, _MM_HINT_NTA);
-                const __m256i lo = _mm256_loadu_si256((const __m256i *) block);
-                const __m256i hi = _mm256_loadu_si256((const __m256i *) (block + 32));
-                acc.add(_mm256_and_si256(lo, mask), _mm256_and_si256(hi, mask), q);
-                acc.add(_mm256_and_si256(_mm256_srli_epi16(lo, 2), mask),
-                        _mm256_and_si256(_mm256_srli_epi16(hi, 2), mask), q + 4*N);
-                acc.add(_mm256_and_si256(_mm256_srli_epi16(lo, 4), mask),
-                        _mm256_and_si256(_mm256_srli_epi16(hi, 4), mask), q + 8*N);
-                acc.add(_mm256_and_si256(_mm256_srli_epi16(lo, 6), mask),
-                        _mm256_and_si256(_mm256_srli_epi16(hi, 6), mask), q + 12*N);
+                add_block_256<N>(acc, block, q);
             }
             acc.widen();
             n_blocks -= n;

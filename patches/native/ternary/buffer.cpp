@@ -12,6 +12,8 @@
 #include "dispatch.h"
 #include "pack.h"
 
+#include "../rows.h"
+
 #include "ggml-backend-impl.h"
 #include "ggml-cpu-impl.h"
 #include "ggml-cpu.h"
@@ -34,14 +36,6 @@ constexpr size_t TENSOR_ALIGNMENT_BYTES = 64;
 // Small enough to share a matrix among threads evenly, large enough that taking a share costs nothing.
 constexpr int64_t PANELS_PER_CHUNK = 8;
 constexpr int64_t CHUNKS_PER_THREAD = 4;
-
-// Row i of a tensor, its rows counted through all dimensions.
-char * row_address(const ggml_tensor * t, int64_t i) {
-    const int64_t i1 = i % t->ne[1];
-    const int64_t i2 = i / t->ne[1] % t->ne[2];
-    const int64_t i3 = i / t->ne[1] / t->ne[2];
-    return (char *) t->data + i1*t->nb[1] + i2*t->nb[2] + i3*t->nb[3];
-}
 
 class product : public ggml::cpu::tensor_traits {
   public:

@@ -22,7 +22,7 @@ namespace edgellm::ternary {
 
 namespace {
 
-constexpr int MAX_KERNELS = 6;
+constexpr int MAX_KERNELS = 5;
 
 #if defined(__x86_64__)
 
@@ -85,8 +85,9 @@ bool has_i8mm()    { return false; }
 
 #endif
 
+// All kernels that this machine can run, the best one last.
 struct list {
-    const kernels * items[MAX_KERNELS + 1] = {};
+    const kernels * items[MAX_KERNELS] = {};
     int n = 0;
 
     void add(bool usable, const kernels * (*get)()) {
@@ -145,10 +146,6 @@ const kernels * choose() {
 }
 
 }  // namespace
-
-const kernels * const * available() {
-    return all().items;
-}
 
 const kernels * chosen() {
     static const kernels * const choice = choose();

@@ -9,7 +9,4 @@ namespace edgellm::ternary {
 // neon-dotprod, neon-i8mm. Null where it says `stock`: the types then take upstream's ways.
 const kernels * chosen();
 
-// All kernels that this machine can run, the best one last; ends with null.
-const kernels * const * available();
-
 }  // namespace edgellm::ternary

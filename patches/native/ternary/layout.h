@@ -60,6 +60,11 @@ struct activations {
     int64_t segment_columns() const { return n_segments == 1 ? n_columns : SEGMENT_COLUMNS; }
 };
 
+// What activations are multiplied by before they are rounded; NaN, from one among them, stays.
+inline float scale_of(float absolute_maximum) {
+    return 127.0f/(absolute_maximum < 1e-5f ? 1e-5f : absolute_maximum);
+}
+
 // How one instruction set does it. All of them give the same bits.
 struct kernels {
     const char * name;

@@ -1,4 +1,5 @@
-// Quantising activations with 256-bit vectors; what all x86 kernels use. Included like finish.h.
+// What the x86 kernels share: quantising activations with 256-bit vectors, and unpacking a block into them. Included
+// like finish.h.
 #pragma once
 
 #include <immintrin.h>
@@ -58,6 +59,18 @@ inline int32_t quantize_256(const float * x, float s, int8_t * q, int64_t n) {
 // Four activations, repeated.
 inline __m256i four_256(const int8_t * q) {
     return _mm256_castps_si256(_mm256_broadcast_ss((const float *) q));
+}
+
+// The four bit pairs of a block, rows 0-7 and rows 8-15, each with the activations of N tokens that go with it.
+template <int N, typename Accumulators>
+inline void add_block_256(Accumulators & acc, const uint8_t * block, const int8_t * q) {
+    const __m256i mask = _mm256_set1_epi8(3);
+    const __m256i lo = _mm256_loadu_si256((const __m256i *) block);
+    const __m256i hi = _mm256_loadu_si256((const __m256i *) (block + 32));
+    acc.add(_mm256_and_si256(lo, mask), _mm256_and_si256(hi, mask), q);
+    acc.add(_mm256_and_si256(_mm256_srli_epi16(lo, 2), mask), _mm256_and_si256(_mm256_srli_epi16(hi, 2), mask), q + 4*N);
+    acc.add(_mm256_and_si256(_mm256_srli_epi16(lo, 4), mask), _mm256_and_si256(_mm256_srli_epi16(hi, 4), mask), q + 8*N);
+    acc.add(_mm256_and_si256(_mm256_srli_epi16(lo, 6), mask), _mm256_and_si256(_mm256_srli_epi16(hi, 6), mask), q + 12*N);
 }
 
 }  // namespace
