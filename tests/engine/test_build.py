@@ -45,7 +45,7 @@ def test_builds_installs_and_returns_at_once_the_second_time(tmp_path: Path, set
     stack = prepared(tmp_path, settings)
     seen: list[Progress] = []
     engine = build(settings, stack, report=seen.append)
-    assert library_path(engine.libraries).exists()
+    assert library_path(engine.libraries, "llama").exists()
     assert (engine.bindings / "llama_cpp" / "llama_cpp.py").exists()
     assert engine.record.stamp == stack.stamp and engine.record.patches == {"answer.patch": "Give the right answer"}
     assert [event for event in seen if event.stage == "building the libraries" and event.total]
@@ -58,7 +58,7 @@ def test_builds_installs_and_returns_at_once_the_second_time(tmp_path: Path, set
 def test_the_patch_is_in_the_library(tmp_path: Path, settings: Settings) -> None:
     engine = build(settings, prepared(tmp_path, settings))
     probe = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1])._Z6answerv())"
-    command = [sys.executable, "-c", probe, str(library_path(engine.libraries))]
+    command = [sys.executable, "-c", probe, str(library_path(engine.libraries, "llama"))]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "42"
 
 
@@ -66,20 +66,20 @@ def test_tools_come_on_demand_and_leave_the_libraries_alone(tmp_path: Path, sett
     stack = prepared(tmp_path, settings)
     engine = build(settings, stack)
     assert engine.tools == []
-    before = library_path(engine.libraries).stat()
+    before = library_path(engine.libraries, "llama").stat()
     assert build(settings, stack, tools=True).tools == sorted(TOOLS)
-    after = library_path(engine.libraries).stat()
+    after = library_path(engine.libraries, "llama").stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
 def test_clean_builds_again_beside_a_loaded_library(tmp_path: Path, settings: Settings) -> None:
     stack = prepared(tmp_path, settings)
     engine = build(settings, stack)
-    first = library_path(engine.libraries).stat().st_ino
-    with library_path(engine.libraries).open("rb") as loaded:
+    first = library_path(engine.libraries, "llama").stat().st_ino
+    with library_path(engine.libraries, "llama").open("rb") as loaded:
         again = build(settings, stack, clean=True)
         assert again.directory == engine.directory
-        assert library_path(again.libraries).stat().st_ino != first == os.fstat(loaded.fileno()).st_ino
+        assert library_path(again.libraries, "llama").stat().st_ino != first == os.fstat(loaded.fileno()).st_ino
 
 
 def test_works_offline_once_the_archive_is_there(tmp_path: Path, settings: Settings) -> None:

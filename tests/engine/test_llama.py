@@ -47,7 +47,7 @@ def test_a_stock_library_is_refused(engine: InstalledEngine, tmp_path: Path) -> 
     """The same bindings over a library that has everything but our stamp."""
     stock = tmp_path / "engine"
     shutil.copytree(engine.directory, stock, symlinks=True)
-    library = library_path(stock / "lib").resolve()
+    library = library_path(stock / "lib", "llama").resolve()
     data = library.read_bytes()
     assert b"edgellm_stamp" in data
     library.write_bytes(data.replace(b"edgellm_stamp", b"nothing_stamp"))
@@ -63,7 +63,7 @@ def test_a_stock_library_is_refused(engine: InstalledEngine, tmp_path: Path) -> 
 def test_a_library_that_does_not_load_is_an_engine_error(engine: InstalledEngine, tmp_path: Path) -> None:
     broken = tmp_path / "engine"
     shutil.copytree(engine.directory, broken, symlinks=True)
-    library_path(broken / "lib").resolve().write_bytes(b"not a library")
+    library_path(broken / "lib", "llama").resolve().write_bytes(b"not a library")
     code = (
         "import sys; from pathlib import Path; from edgellm.engine.installed import _load;"
         "from edgellm.engine.llama import LlamaEngine; LlamaEngine(_load(Path(sys.argv[1])))"
