@@ -13,7 +13,7 @@ LAYERS = {
     "cli": 6, "__main__": 7,
     "commands": 5,
     "ui": 4, "diagnosis": 4,
-    "run": 3, "weights": 3, "measure": 3,
+    "run": 3, "serve": 3, "weights": 3, "measure": 3,
     "models": 2, "engine": 2,
     "formats": 1, "machine": 1, "package_index": 1,
     "errors": 0, "settings": 0, "progress": 0, "files": 0, "suggest": 0, "__init__": 0,

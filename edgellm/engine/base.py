@@ -204,6 +204,9 @@ class Model(Protocol):
     def piece(self, token: int) -> bytes:
         """The bytes of a token, empty for control tokens; a character may be split over several tokens."""
 
+    def token_text(self, token: int) -> str:
+        """What the vocabulary calls a token: "<|im_end|>", say; it has its own way of writing ordinary text."""
+
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer."""
 

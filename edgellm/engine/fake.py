@@ -188,6 +188,10 @@ class FakeModel:
         """One byte."""
         return bytes([token]) if token < END else b""
 
+    def token_text(self, token: int) -> str:
+        """A byte as a character, or the end token's name."""
+        return chr(token) if token < END else "<end>"
+
     def is_end(self, token: int) -> bool:
         """Whether it is the end token."""
         return token == END
