@@ -46,9 +46,9 @@ doctor: setup ## Check this machine
 	@$(BIN)/edgellm doctor
 
 tools: $(VENV)/.installed ## Also build llama-server, llama-bench and the other tools
-	@$(BIN)/edgellm engine build --tools
+	@$(BIN)/edgellm engine build --tools >/dev/null
 
-test: setup $(VENV)/.developer ## Run the tests, linters and type checks included
+test: setup tools $(VENV)/.developer ## Run the tests, linters and type checks included
 	@$(BIN)/python -m pytest -m "not soak"
 	@$(MAKE) --no-print-directory lint
 

@@ -39,6 +39,7 @@ from edgellm.commands import (
     rm,
     run,
     search,
+    serve,
     show,
     verify,
 )
@@ -177,6 +178,7 @@ app.command()(run.run)
 app.command()(chat.chat)
 app.add_typer(chats.app, name="chats")
 app.command()(batch.batch)
+app.command()(serve.serve)
 app.command()(pull.pull)
 app.command("list")(list_command.list_models)
 app.command("ls", hidden=True)(list_command.list_models)

@@ -41,6 +41,11 @@ class Settings:
         return self.data / "chats.sqlite3"
 
     @property
+    def logs(self) -> Path:
+        """What servers and their workers say, in files of bounded size."""
+        return self.data / "logs"
+
+    @property
     def benchmarks(self) -> Path:
         """Results of `edgellm bench`, one JSON file each."""
         return self.data / "benchmarks"

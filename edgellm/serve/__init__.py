@@ -1,1 +1,1 @@
-"""One local server that the clients of OpenAI, Ollama and others accept as it is."""
+"""A local server that real clients accept: a thin front over llama-server, one worker for each loaded model."""

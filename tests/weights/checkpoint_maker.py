@@ -397,7 +397,15 @@ def qwen(directory: Path, shape: Shape, seed: int = 0, *, gptq: Gptq | None = No
     return Made(directory, config, weights, lambda t: decode(shape, weights, t))
 
 
-def bert(directory: Path, hidden: int = 64, ffn: int = 128, layers: int = 2, heads: int = 4, seed: int = 0) -> Made:
+def bert(
+    directory: Path,
+    hidden: int = 64,
+    ffn: int = 128,
+    layers: int = 2,
+    heads: int = 4,
+    seed: int = 0,
+    positions: int = 32,
+) -> Made:
     """A BERT encoder with mean pooling declared in sentence-transformers' files."""
     rng = np.random.default_rng(seed)
     names = [f"encoder.layer.{i}.{part}" for i in range(layers) for part in ("attention.output", "output")]
@@ -415,7 +423,7 @@ def bert(directory: Path, hidden: int = 64, ffn: int = 128, layers: int = 2, hea
         for name, size in linear.items():
             w[f"encoder.layer.{i}.{name}.weight"] = (rng.standard_normal(size) / math.sqrt(size[1])).astype(np.float32)
             w[f"encoder.layer.{i}.{name}.bias"] = (0.1 * rng.standard_normal(size[0])).astype(np.float32)
-    tables = {"word": len(tokenizer_files.WORDS), "position": 32, "token_type": 2}
+    tables = {"word": len(tokenizer_files.WORDS), "position": positions, "token_type": 2}
     for name, rows in tables.items():
         w[f"embeddings.{name}_embeddings.weight"] = rng.standard_normal((rows, hidden)).astype(np.float32)
     config = {
@@ -424,7 +432,7 @@ def bert(directory: Path, hidden: int = 64, ffn: int = 128, layers: int = 2, hea
         "intermediate_size": ffn,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "max_position_embeddings": 32,
+        "max_position_embeddings": positions,
         "type_vocab_size": 2,
         "layer_norm_eps": 1e-12,
         "hidden_act": "gelu",

@@ -1,0 +1,169 @@
+"""An answer as the worker streams it, with what edgellm adds: the loop guard, limits, and an end that can be told.
+
+async with answer(worker, Protocol.CHAT, body, guard=True) as events:
+    async for event in events: ...
+events.loop, events.stopped
+
+Every protocol of the worker is guarded in the same way: the text in its events is fed to the guard, and when that finds
+a loop the worker is told to end the answer, which it does in good order, with usage and timings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from edgellm.errors import EngineError
+from edgellm.run.loops import Loop, LoopGuard
+from edgellm.serve.upstream import Event, UpstreamRefused
+from edgellm.serve.worker import Worker
+
+CONTROL = "/v1/chat/completions/control"
+
+
+class Protocol(str, Enum):
+    """A way to ask the worker for text; the value is its path there."""
+
+    CHAT = "/v1/chat/completions"
+    COMPLETIONS = "/v1/completions"
+    RESPONSES = "/v1/responses"
+    MESSAGES = "/v1/messages"
+
+
+def _chat_text(data: Any) -> str:
+    choices = data.get("choices")
+    if not choices:
+        return ""
+    delta = choices[0].get("delta")
+    if not delta:
+        return ""
+    return delta.get("content") or delta.get("reasoning_content") or ""
+
+
+def _completion_text(data: Any) -> str:
+    choices = data.get("choices")
+    return choices[0].get("text") or "" if choices else ""
+
+
+def _response_text(data: Any) -> str:
+    return data["delta"] if str(data.get("type", "")).endswith("text.delta") else ""
+
+
+def _message_text(data: Any) -> str:
+    delta = data.get("delta") if data.get("type") == "content_block_delta" else None
+    return delta.get("text") or delta.get("thinking") or "" if delta else ""
+
+
+_TEXT: dict[Protocol, Callable[[Any], str]] = {
+    Protocol.CHAT: _chat_text,
+    Protocol.COMPLETIONS: _completion_text,
+    Protocol.RESPONSES: _response_text,
+    Protocol.MESSAGES: _message_text,
+}
+
+
+@dataclass(slots=True)
+class Ending:
+    """How an answer ended that we had ended: `reason` is `repetition` or `time`, empty if it ended by itself.
+
+    `kept` counts the pieces of text up to where the loop began. `name` is what the worker calls the answer.
+    """
+
+    reason: str = ""
+    loop: Loop | None = None
+    kept: int = 0
+    n_pieces: int = 0
+    name: str = ""
+    on_first_text: Callable[[], None] = lambda: None
+
+    def as_field(self) -> dict[str, Any]:
+        """The field of our own that tells it to those who know us."""
+        told: dict[str, Any] = {"finish_reason": self.reason}
+        if self.loop is not None:
+            told |= {"repeated": self.loop.shown, "repetitions": self.loop.repetitions}
+        return told
+
+
+@dataclass(slots=True)
+class Answer:
+    """The events of an answer."""
+
+    ending: Ending
+    _events: AsyncIterator[Event] = field(repr=False)
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._events
+
+
+@contextlib.asynccontextmanager
+async def answer(
+    worker: Worker,
+    protocol: Protocol,
+    body: dict[str, Any],
+    *,
+    guard: bool,
+    max_seconds: float | None = None,
+) -> AsyncIterator[Answer]:
+    """Stream an answer; leaving the block ends its computation.
+
+    Text that comes after a loop was found is left out. `max_seconds` count from here.
+
+    Raises:
+        UpstreamRefused: the worker refuses the request.
+        EngineError: the worker ended.
+    """
+    ending = Ending(name=f"chatcmpl-{secrets.token_urlsafe(18)}")
+    request = {**body, "stream": True, "completion_id": ending.name}
+    async with contextlib.AsyncExitStack() as stack:
+        events = await stack.enter_async_context(worker.upstream.stream(protocol.value, request))
+        if max_seconds is not None:
+            timer = asyncio.create_task(_end_later(worker, ending, max_seconds))
+            stack.callback(timer.cancel)
+        guarded = LoopGuard() if guard else None
+        yield Answer(ending, _watched(events, worker, protocol, guarded, ending))
+
+
+async def _watched(
+    events: AsyncIterator[Event],
+    worker: Worker,
+    protocol: Protocol,
+    guard: LoopGuard | None,
+    ending: Ending,
+) -> AsyncIterator[Event]:
+    text_of = _TEXT[protocol]
+    async for event in events:
+        data = event.data
+        if protocol is Protocol.MESSAGES and data.get("type") == "message_start":
+            ending.name = data["message"]["id"]  # the worker names these itself
+        if "error" in data and "choices" not in data:
+            raise EngineError("the worker failed while it answered", why=str(data["error"])[:200])
+        text = text_of(data)
+        if text and ending.loop is not None:
+            continue
+        if text:
+            if ending.n_pieces == 0:
+                ending.on_first_text()
+            ending.n_pieces += 1
+            # The pieces stand for the tokens, which the worker does not tell: the same text is the same symbol.
+            if guard is not None and (loop := guard.feed(hash(text), text)):
+                ending.reason, ending.loop, ending.kept = "repetition", loop, loop.kept_tokens
+                await _end(worker, ending.name)
+        yield event
+
+
+async def _end_later(worker: Worker, ending: Ending, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    if not ending.reason:
+        ending.reason = "time"
+        await _end(worker, ending.name)
+
+
+async def _end(worker: Worker, name: str) -> None:
+    """Let the worker end the answer with its next token; that it has ended by itself meanwhile is as good."""
+    with contextlib.suppress(UpstreamRefused, EngineError):
+        await worker.upstream.post(CONTROL, {"id": name, "action": "stop"})

@@ -1,0 +1,68 @@
+"""The web application: every endpoint, behind the guards.
+
+app = application(service)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from edgellm.errors import EdgellmError
+from edgellm.serve import openai
+from edgellm.serve.guards import Guards
+from edgellm.serve.problems import Problem, bodiless, problem_of
+from edgellm.serve.service import Service, service_of
+from edgellm.suggest import did_you_mean
+
+
+async def health(request: Request) -> Response:
+    """GET /health: whether requests are taken."""
+    service = service_of(request)
+    return JSONResponse({"status": "ok", "loaded": [state.model.name for state in service.pool.loaded]})
+
+
+ROUTES = [Route("/health", health, methods=["GET"]), *openai.ROUTES]
+
+
+def application(service: Service, lifespan: contextlib.AbstractAsyncContextManager[None] | None = None) -> ASGIApp:
+    """The application of a service; `lifespan` is entered before the first request and left after the last."""
+
+    @contextlib.asynccontextmanager
+    async def living(_: Starlette) -> AsyncIterator[None]:
+        async with lifespan or contextlib.nullcontext():
+            yield
+
+    app = Starlette(
+        routes=ROUTES,
+        exception_handlers={Problem: _problem, EdgellmError: _problem, HTTPException: _http},
+        lifespan=living,
+    )
+    app.state.service = service
+    return Guards(app, service.options)
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    problem = error if isinstance(error, Problem) else problem_of(error)  # type: ignore[arg-type]
+    return JSONResponse(problem.for_path(request.url.path), problem.status, bodiless(problem.headers))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    """No such path, or another method."""
+    path = request.url.path
+    if not isinstance(error, HTTPException):
+        raise error
+    if error.status_code == 404:
+        guess = did_you_mean(path, sorted({route.path for route in ROUTES}))
+        message = f"there is nothing at {path[:200]}" + (f"; did you mean {guess}?" if guess else "")
+        problem = Problem(404, message, code="not-found")
+    else:
+        problem = Problem(error.status_code, error.detail, code="method-not-allowed")
+    return JSONResponse(problem.for_path(path), problem.status, {**bodiless({}), **(error.headers or {})})

@@ -1,0 +1,140 @@
+"""The HTTP server under the application. The only module that knows uvicorn.
+
+run(app, options, on_ready=print)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from edgellm.errors import UsageError
+from edgellm.serve.options import ServeOptions
+
+# A request's first line and headers: bytes, and seconds in which they must have arrived.
+MOST_HEAD = 64 << 10
+HEAD_SECONDS = 15.0
+KEEP_ALIVE_SECONDS = 30
+MOST_CONNECTIONS = 1024
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with limits on a request's head, in bytes and in time; uvicorn itself has none."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A head may begin."""
+        super().connection_made(transport)
+        self._n_head = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what belongs to a head."""
+        if self._timer is not None:
+            self._n_head += len(data)
+            if self._n_head > MOST_HEAD and self._timer is not None:
+                head_ends = data.find(b"\r\n\r\n")
+                if head_ends < 0 or self._n_head - len(data) + head_ends > MOST_HEAD:
+                    self._stop_timer()
+                    self.send_400_response("The headers are too large.")
+                    return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """Another request on this connection."""
+        super().on_message_begin()
+        if self._timer is None:
+            self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def _expect_head(self) -> None:
+        self._n_head = 0
+        self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def bind(options: ServeOptions) -> socket.socket:
+    """The socket to listen on.
+
+    Raises:
+        UsageError: the address is in use, or is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((options.host, options.port))
+    except OSError as error:
+        listener.close()
+        hint = f"another --port, or edgellm stop --port {options.port}"
+        raise UsageError(
+            f"cannot listen on {options.host}:{options.port}", why=error.strerror or str(error), hint=hint
+        ) from error
+    listener.set_inheritable(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Tells when it listens and when it is asked to stop."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready, self._on_stop = on_ready, on_stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came."""
+        self._on_stop()
+        super().handle_exit(sig, frame)
+
+
+def run(
+    app: ASGIApp,
+    options: ServeOptions,
+    listener: socket.socket,
+    *,
+    on_ready: Callable[[], None],
+    on_stop: Callable[[], None],
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; answers under way get `options.drain_seconds` to end."""
+    config = uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(options.drain_seconds),
+        limit_concurrency=MOST_CONNECTIONS,
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    with listener:
+        _Server(config, on_ready, on_stop).run([listener])

@@ -1,0 +1,110 @@
+"""A stream of chat or completion events as the one answer that a client wants who does not stream.
+
+merged = Merged()
+async for event in answer: merged.add(event.data)
+merged.as_chat(ending)
+
+The front always streams from the worker: so the loop guard watches, and a client that goes away stops the work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgellm.serve.answers import Ending
+
+CONTENT, REASONING = "content", "reasoning_content"
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One of the answers."""
+
+    pieces: list[tuple[str, str]] = field(default_factory=list)
+    tool_calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    logprobs: list[Any] = field(default_factory=list)
+    finish_reason: str | None = None
+
+    def add(self, choice: dict[str, Any]) -> None:
+        delta = choice.get("delta") or {}
+        for kind in (REASONING, CONTENT):
+            if text := delta.get(kind):
+                self.pieces.append((kind, text))
+        if text := choice.get("text"):
+            self.pieces.append((CONTENT, text))
+        for call in delta.get("tool_calls") or ():
+            self._call(call)
+        if choice.get("logprobs"):
+            self.logprobs.extend(choice["logprobs"].get("content") or ())
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+
+    def _call(self, call: dict[str, Any]) -> None:
+        known = self.tool_calls.setdefault(
+            call.get("index", 0), {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        )
+        function = call.get("function") or {}
+        known["id"] = call.get("id") or known["id"]
+        known["function"]["name"] = function.get("name") or known["function"]["name"]
+        known["function"]["arguments"] += function.get("arguments") or ""
+
+    def text(self, kind: str, kept: int | None = None) -> str:
+        return "".join(text for each, text in self.pieces[:kept] if each == kind)
+
+
+class Merged:
+    """The answer so far."""
+
+    def __init__(self) -> None:
+        self._choices: dict[int, _Choice] = {}
+        self._about: dict[str, Any] = {}
+        self.usage: dict[str, Any] = {}
+        self.timings: dict[str, Any] = {}
+
+    def add(self, data: dict[str, Any]) -> None:
+        """The next event."""
+        for choice in data.get("choices") or ():
+            self._choices.setdefault(choice.get("index", 0), _Choice()).add(choice)
+        if not self._about:
+            self._about = {name: data.get(name) for name in ("id", "created", "model", "system_fingerprint")}
+        self.usage = data.get("usage") or self.usage
+        self.timings = data.get("timings") or self.timings
+
+    def as_chat(self, ending: Ending) -> dict[str, Any]:
+        """A `chat.completion`; a loop is left out of its text."""
+        choices = [
+            {"index": index, "message": _message(choice, _kept(ending)), **_rest(choice, ending)}
+            for index, choice in sorted(self._choices.items())
+        ]
+        return self._whole("chat.completion", choices, ending)
+
+    def as_completion(self, ending: Ending) -> dict[str, Any]:
+        """A `text_completion`."""
+        choices = [
+            {"index": index, "text": choice.text(CONTENT, _kept(ending)), **_rest(choice, ending)}
+            for index, choice in sorted(self._choices.items())
+        ]
+        return self._whole("text_completion", choices, ending)
+
+    def _whole(self, kind: str, choices: list[dict[str, Any]], ending: Ending) -> dict[str, Any]:
+        ours = {"edgellm": ending.as_field()} if ending.reason else {}
+        return {**self._about, "object": kind, "choices": choices, "usage": self.usage, "timings": self.timings, **ours}
+
+
+def _message(choice: _Choice, kept: int | None) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": choice.text(CONTENT, kept)}
+    if reasoning := choice.text(REASONING, kept):
+        message[REASONING] = reasoning
+    if choice.tool_calls:
+        message["tool_calls"] = [call for _, call in sorted(choice.tool_calls.items())]
+        message["content"] = message["content"] or None
+    return message
+
+
+def _rest(choice: _Choice, ending: Ending) -> dict[str, Any]:
+    logprobs = {"content": choice.logprobs[: _kept(ending)]} if choice.logprobs else None
+    return {"logprobs": logprobs, "finish_reason": choice.finish_reason or "length"}
+
+
+def _kept(ending: Ending) -> int | None:
+    return ending.kept if ending.loop is not None else None

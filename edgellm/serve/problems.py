@@ -1,0 +1,105 @@
+"""Errors as HTTP clients expect them: a status, and one JSON object in the manner of the protocol that was spoken.
+
+raise Problem(400, "max_tokens must be positive", code="bad-request", field="max_tokens")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgellm.errors import DoesNotFit, EdgellmError, EngineError, ModelNotFound
+from edgellm.serve.upstream import UpstreamRefused
+
+RETRY_SECONDS = 2
+# What the worker calls a prompt that is longer than a slot's context.
+TOO_LONG = "exceed_context_size_error"
+
+
+class Problem(Exception):
+    """A request that gets an error. `field` names the part of the request that is wrong, `facts` are for programs."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        field: str | None = None,
+        retry_after: int | None = None,
+        **facts: str | int | float | None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.field = status, message, code, field
+        self.retry_after = retry_after
+        self.facts = {name: value for name, value in facts.items() if value is not None}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to come again."""
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+
+    @property
+    def kind(self) -> str:
+        """OpenAI's and Anthropic's name for this sort of error."""
+        kinds = {401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+                 413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error"}  # fmt: skip
+        return kinds.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
+
+    def as_openai(self) -> dict[str, Any]:
+        """`{"error": {"message", "type", "param", "code", ...}}`."""
+        error = {"message": self.message, "type": self.kind, "param": self.field, "code": self.code, **self.facts}
+        return {"error": error}
+
+    def as_ollama(self) -> dict[str, Any]:
+        """`{"error": "..."}`."""
+        return {"error": self.message}
+
+    def as_anthropic(self) -> dict[str, Any]:
+        """`{"type": "error", "error": {"type", "message"}}`."""
+        return {"type": "error", "error": {"type": self.kind, "message": self.message}}
+
+    def for_path(self, path: str) -> dict[str, Any]:
+        """In the protocol that a path belongs to."""
+        if path.startswith("/v1/messages"):
+            return self.as_anthropic()
+        return self.as_ollama() if path.startswith("/api/") and not path.startswith("/api/v") else self.as_openai()
+
+
+def problem_of(error: EdgellmError | UpstreamRefused) -> Problem:
+    """What a client is told of an error inside; nothing of where files lie."""
+    if isinstance(error, UpstreamRefused):
+        return _refused(error)
+    message = error.what if not error.why else f"{error.what}: {error.why}"
+    if isinstance(error, ModelNotFound):
+        return Problem(404, message, code="model_not_found", field="model")
+    if isinstance(error, DoesNotFit):
+        return Problem(503, message, code=error.code)
+    if isinstance(error, EngineError):
+        return Problem(503, error.what, code=error.code, retry_after=RETRY_SECONDS)
+    return Problem(400 if error.exit_code == 2 or error.code == "bad-request" else 500, message, code=error.code)
+
+
+def _refused(error: UpstreamRefused) -> Problem:
+    told = error.error
+    message = str(told.get("message") or "the worker refused the request")
+    if told.get("type") == TOO_LONG:
+        return too_long(int(told.get("n_prompt_tokens", 0)), int(told.get("n_ctx", 0)))
+    status = error.reply.status
+    return Problem(status if status in (400, 404, 501) else 500, message, code=str(told.get("type") or "worker-failed"))
+
+
+def too_long(n_prompt: int, n_ctx: int) -> Problem:
+    """A prompt that does not fit into the context."""
+    message = (
+        f"the prompt has {n_prompt:,} tokens, the context {n_ctx:,}; shorten it, serve with a larger --ctx-size, "
+        'or send "truncate": true to drop its oldest part'
+    )
+    return Problem(
+        400, message, code="context_length_exceeded", field="messages", n_prompt_tokens=n_prompt, n_ctx=n_ctx
+    )
+
+
+def bodiless(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers of an answer that is an error."""
+    return {"Cache-Control": "no-store", **headers}
