@@ -197,6 +197,7 @@ class ScoringOptions:
     n_ctx: int | None = None
     n_threads: int | None = None
     kv_type: str | None = None
+    max_memory: int | None = None
     force: bool = False
 
 
@@ -209,10 +210,12 @@ def plan_scoring(path: Path, options: ScoringOptions) -> tuple[RunPlan, MemoryNe
         DoesNotFit: too little memory (unless `options.force`).
     """
     outline, room = read_outline(path), memory.room()
-    n_threads = options.n_threads or usable_cores()
+    if options.max_memory is not None:
+        room = replace(room, available=min(room.available, options.max_memory))
     plan = choose_plan(
-        outline, room, n_ctx=options.n_ctx, kv_type=options.kv_type, n_threads=n_threads, force=options.force
-    )
+        outline, room, n_ctx=options.n_ctx, kv_type=options.kv_type, n_threads=options.n_threads or usable_cores(),
+        max_memory=options.max_memory, force=options.force,
+    )  # fmt: skip
     plan = replace(plan, n_batch=CELL, n_outputs=N_OUTPUTS)
     need = estimate(outline, plan)
     if not options.force:

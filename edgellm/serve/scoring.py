@@ -30,6 +30,8 @@ from edgellm.serve.scorer import ScoringOptions
 # Seconds that the engine and a vocabulary may take to load from a slow disk.
 START_SECONDS = 120
 STOP_SECONDS = 2.0
+# A log that is larger is begun anew; little is ever said.
+LOG_BYTES = 1 << 20
 # No line is nearly so long: the longest are the tokens of a whole text.
 MOST_OUTPUT = 1 << 30
 NAME = "the scoring process"
@@ -122,7 +124,9 @@ class ScoringWorker:
         with contextlib.ExitStack() as stack:
             log: IO[bytes] | int = asyncio.subprocess.DEVNULL
             if self._log:
-                log = stack.enter_context(self._log.open("ab"))
+                self._log.parent.mkdir(parents=True, exist_ok=True)
+                large = self._log.exists() and self._log.stat().st_size > LOG_BYTES
+                log = stack.enter_context(self._log.open("wb" if large else "ab"))
             self._process = await asyncio.create_subprocess_exec(
                 *command(self.path, self.options), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
                 stderr=log, start_new_session=True, limit=MOST_OUTPUT,
@@ -135,7 +139,7 @@ class ScoringWorker:
                 raise await self._death()
             if "error" in answer:
                 raise told(answer["error"])
-        except TimeoutError:
+        except asyncio.TimeoutError:
             await self.stop()
             raise EngineError(f"{NAME} does not start", why=f"it was given {START_SECONDS} s") from None
         except BaseException:
@@ -161,13 +165,15 @@ class ScoringWorker:
         """The tokens of a text; `bos`: begun as the vocabulary wants. Control tokens are known by their names."""
         return await self._tokens({"text": text, "bos": bos})
 
-    async def tokenize_messages(self, messages: Sequence[dict[str, str]], *, bos: bool) -> list[int]:
-        """The tokens of a conversation in the model's chat template, up to where the answer begins.
+    async def tokenize_messages(
+        self, messages: Sequence[dict[str, Any]], *, bos: bool, template: str | None = None
+    ) -> list[int]:
+        """The tokens of a conversation in the model's chat template or another, up to where the answer begins.
 
         Raises:
             UnsupportedModel, UsageError: there is no template, or it refuses the conversation.
         """
-        return await self._tokens({"messages": messages, "bos": bos})
+        return await self._tokens({"messages": messages, "bos": bos, "template": template})
 
     async def _tokens(self, asked: dict[str, Any]) -> list[int]:
         answer = await self._ask_once({"tokenize": asked})
@@ -185,7 +191,7 @@ class ScoringWorker:
             self._process.stdin.close()
             try:
                 await asyncio.wait_for(self._process.wait(), STOP_SECONDS)
-            except TimeoutError:
+            except asyncio.TimeoutError:
                 self.kill()
                 await self._process.wait()
         if self._reader:
@@ -258,7 +264,11 @@ class ScoringWorker:
 def command(path: Path, options: ScoringOptions) -> list[str]:
     """How the process is started."""
     arguments = [sys.executable, "-m", "edgellm.serve.scoring_worker", str(path)]
-    for name, value in (("--ctx-size", options.n_ctx), ("--threads", options.n_threads), ("--kv", options.kv_type)):
+    values = {
+        "--ctx-size": options.n_ctx, "--threads": options.n_threads, "--kv": options.kv_type,
+        "--max-memory": options.max_memory,
+    }  # fmt: skip
+    for name, value in values.items():
         arguments += [name, str(value)] if value is not None else []
     return [*arguments, "--force"] if options.force else arguments
 

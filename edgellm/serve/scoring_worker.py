@@ -28,6 +28,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -87,6 +88,7 @@ class ScoringModel:
             cache = {"type_k": plan.kv_type, "type_v": plan.kv_type}
             context = model.open_context(n_ctx=plan.n_ctx, n_batch=plan.n_batch, n_threads=plan.n_threads, **cache)
             self.model.close()
+            self.n_ctx = plan.n_ctx
             self.model, self._scorer = model, Scorer(model, context)
         return self._scorer
 
@@ -142,10 +144,15 @@ class Worker:
             tokens = self._model.check(request["detokenize"]["tokens"])
             yield {"done": {"text": spell(self._model.model, tokens)}}
 
-    def _tokenize(self, *, bos: bool, text: str = "", messages: list[Any] | None = None) -> list[int]:
+    def _tokenize(
+        self, *, bos: bool, text: str = "", messages: list[Any] | None = None, template: str | None = None
+    ) -> list[int]:
         model = self._model.model
         if messages is not None:
-            text = ChatTemplate(model.info.chat_template, bos=model.info.bos, eos=model.info.eos).render(messages)
+            source = template or model.info.chat_template
+            text = ChatTemplate(source, bos=model.info.bos, eos=model.info.eos).render(messages)
+        if bos and model.info.pooled:
+            return model.tokenize_input(text)
         return model.tokenize(text, special=True, bos=bos)
 
     def _score(
@@ -166,8 +173,8 @@ class Worker:
         check()
         start = time.perf_counter()
         tokens, n_hidden = self._model.read(prompt)
-        check_length(len(tokens), self._model.n_ctx, max_tokens)
         scorer = self._model.scorer()
+        check_length(len(tokens), self._model.n_ctx, max_tokens)
         model = self._model.model
         speller, text = Speller(model), ""
         for scored in scorer.prompt(tokens, n_top=n_top, check=check):
@@ -184,7 +191,10 @@ class Worker:
             text = prompt
         reason, n_drawn = "length", 0
         if max_tokens:
-            draw = Draw(max_tokens, Sampling(**sampling), tuple(stop), loop_guard)
+            how = Sampling(**sampling)
+            # The engine makes room for so many.
+            how = replace(how, repeat_last_n=min(how.repeat_last_n, self._model.n_ctx))
+            draw = Draw(max_tokens, how, tuple(stop), loop_guard)
             drawn = scorer.draw(draw, speller, tokens, n_top=n_top, check=check)
             yield part(model, drawn.tokens, drawn.scores, [len(text) + offset for offset in drawn.offsets])
             text, reason, n_drawn = text + drawn.text, drawn.reason, drawn.n_drawn
@@ -251,6 +261,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ctx-size", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--kv")
+    parser.add_argument("--max-memory", type=int)
     parser.add_argument("--force", action="store_true")
     return parser.parse_args()
 
@@ -265,7 +276,7 @@ def main() -> int:
         answers.write(json.dumps(answer, allow_nan=False).encode() + b"\n")
         answers.flush()
 
-    options = ScoringOptions(arguments.ctx_size, arguments.threads, arguments.kv, arguments.force)
+    options = ScoringOptions(arguments.ctx_size, arguments.threads, arguments.kv, arguments.max_memory, arguments.force)
     try:
         settings, stack = Settings.from_environment(), PatchStack.load(resource_directory("patches"))
         model = ScoringModel(LlamaEngine(require(settings, stack)), arguments.model, options)

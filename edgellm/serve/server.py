@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from edgellm.serve.catalog import Catalog, ServedModel
 from edgellm.serve.metrics import Metrics
 from edgellm.serve.options import ServeOptions
 from edgellm.serve.pool import Pool
+from edgellm.serve.scoring_pool import ScoringPool
 from edgellm.serve.service import Service
 from edgellm.serve.worker import Worker
 
@@ -38,25 +38,23 @@ def serve(
     """
 
     async def start(model: ServedModel, plan: RunPlan) -> Worker:
-        return await Worker.start(program, model, plan, log=logs / f"{file_name(model.name)}.log")
+        return await Worker.start(program, model, plan, log=logs / f"{model.file_name}.log")
 
-    pool = Pool(catalog, options, start, n_threads=options.n_threads or usable_cores())
-    service = Service(options, pool, Metrics())
+    n_threads = options.n_threads or usable_cores()
+    pool = Pool(catalog, options, start, n_threads=n_threads)
+    scoring = ScoringPool(pool, options, logs, n_threads=n_threads)
+    service = Service(options, pool, scoring, Metrics())
 
     @contextlib.asynccontextmanager
     async def living() -> AsyncIterator[None]:
-        unloading = asyncio.create_task(pool.run())
+        unloading = asyncio.create_task(pool.run()), asyncio.create_task(scoring.run())
         try:
             yield
         finally:
-            unloading.cancel()
-            await pool.stop()
+            for task in unloading:
+                task.cancel()
+            await asyncio.gather(pool.stop(), scoring.stop())
 
     listener = http_server.bind(options)
     app = application(service, living())
     http_server.run(app, options, listener, on_ready=lambda: on_ready(service), on_stop=pool.close)
-
-
-def file_name(model: str) -> str:
-    """A model's name as that of a file."""
-    return re.sub(r"[^\w.-]+", "_", model)[:100]
