@@ -79,7 +79,7 @@ async def echo(service: Service, model: ServedModel, asked: CompletionRequest, o
 def _requests(service: Service, model: ServedModel, asked: CompletionRequest) -> Iterator[ScoreRequest]:
     """One for each prompt."""
     sent = asked.sampling()
-    for name, value in sent.items():
+    for name, value in asked.given().items():
         if name not in SAMPLING | OTHERS and NEUTRAL.get(name) != value:
             raise Problem(400, f"{name} cannot be honoured together with echo", code="unsupported-field", field=name)
     given = {**model.sampling, **sent}

@@ -15,10 +15,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edgellm.errors import BadRequest
+from edgellm.serve.catalog import Kind, ServedModel
 from edgellm.serve.openai_requests import Message
 from edgellm.serve.problems import Problem
 from edgellm.serve.requests import Body, Count, Name, parsed
-from edgellm.serve.service import service_of
+from edgellm.serve.service import Service, service_of
 
 # A million characters are read in less than a second, and no context holds more.
 Prompt = Annotated[str, Field(max_length=1_000_000)]
@@ -52,7 +53,7 @@ class DetokenizeRequest(Body):
 async def tokenize(request: Request) -> Response:
     """POST /tokenize."""
     service, asked = service_of(request), parsed(TokenizeRequest, await request.body())
-    model = service.model(asked.model)
+    model = _model(service, asked.model)
     async with service.scoring.lease(model) as worker:
         if asked.prompt is not None:
             tokens = await worker.tokenize(asked.prompt, bos=asked.add_special_tokens is not False)
@@ -67,7 +68,7 @@ async def tokenize(request: Request) -> Response:
 async def detokenize(request: Request) -> Response:
     """POST /detokenize."""
     service, asked = service_of(request), parsed(DetokenizeRequest, await request.body())
-    async with service.scoring.lease(service.model(asked.model)) as worker:
+    async with service.scoring.lease(_model(service, asked.model)) as worker:
         try:
             return JSONResponse({"prompt": await worker.detokenize(asked.tokens)})
         except BadRequest as error:
@@ -75,9 +76,9 @@ async def detokenize(request: Request) -> Response:
 
 
 async def tokenizer_info(request: Request) -> Response:
-    """GET /tokenizer_info, for `?model=NAME` or the first model."""
+    """GET /tokenizer_info, with `?model=NAME` where there are several."""
     service = service_of(request)
-    model = service.model(request.query_params.get("model"))
+    model = _model(service, request.query_params.get("model"))
     async with service.scoring.lease(model) as worker:
         info = worker.info
     return JSONResponse(
@@ -93,6 +94,15 @@ async def tokenizer_info(request: Request) -> Response:
             "chat_template": model.chat_template or info.chat_template,
         }
     )
+
+
+def _model(service: Service, name: str | None) -> ServedModel:
+    """The model of that name; without a name the only one that writes text, for another's tokens are wrong tokens."""
+    able = [model for model in service.pool.catalog if model.kind is not Kind.EMBEDDING] or [*service.pool.catalog]
+    if name is None and len(able) > 1:
+        message = "several models are served: name one in model (lm-eval cannot; serve one alone for it)"
+        raise Problem(400, message, code="missing-field", field="model")
+    return service.model(able[0].name if name is None else name)
 
 
 ROUTES = [
