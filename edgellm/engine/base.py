@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -108,6 +108,12 @@ class Context(Protocol):
 
     def logits(self) -> npt.NDArray[np.float32]:
         """Logits [n_vocab] after the last decoded token (a copy)."""
+
+    def abort_when(self, wanted: Callable[[], bool] | None) -> None:
+        """Ask again and again while computing, which then fails once it is true; None: no longer.
+
+        It costs some milliseconds a `decode`, too much for single tokens. What was in the cache before stays.
+        """
 
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> Sampler:
         """A new sampler over this context; `history` are the tokens that penalties and DRY already count.

@@ -69,6 +69,9 @@ class FakeContext:
         """The table's row of the last token."""
         return np.array(self._model.table[self.tokens[-1]])
 
+    def abort_when(self, wanted: Callable[[], bool] | None) -> None:
+        """Nothing takes long."""
+
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> FakeSampler:
         """A sampler that follows the script."""
         return FakeSampler(self.next_token, sampling)

@@ -1,7 +1,7 @@
 """Log-probabilities of every token of a prompt, and of what the model says next, on one context of an engine.
 
     scorer = Scorer(model, context)
-    for scored in scorer.prompt(tokens, n_top=1, check=nothing):
+    for scored in scorer.prompt(tokens, n_top=1, unwanted=never):
         scored.scores[0].logprob
 
 A prompt is computed in cells of 64 tokens that begin at multiples of 64. With quantized weights the size of a batch
@@ -35,6 +35,10 @@ CELL = 64
 N_OUTPUTS = 4 * CELL
 # What stands for the logarithm of zero, which JSON cannot write; OpenAI's servers give the same number.
 NEVER = -9999.0
+
+
+class Unwanted(Exception):
+    """Nobody waits for the answer any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,24 +95,31 @@ class Scorer:
         self._n_top = 0
         self.reused = 0
 
-    def prompt(self, tokens: Sequence[int], *, n_top: int, check: Callable[[], None]) -> Iterator[Scored]:
-        """The scores of a prompt that fits into the context, cell by cell; before each, `check` may raise."""
+    def prompt(self, tokens: Sequence[int], *, n_top: int, unwanted: Callable[[], bool]) -> Iterator[Scored]:
+        """The scores of a prompt that fits into the context, cell by cell.
+
+        Raises:
+            Unwanted: the question was answered with yes.
+        """
         known, done = self._known, self._return_to(tokens, n_top)
         self.reused = done
         yield self._scored(0, n_top)
         while done < len(tokens):
-            check()
             cell = tokens[done : done + CELL]
-            rows = self._context.score(cell)
+            rows = self._compute(cell, unwanted)
             first, done = len(known), done + len(cell)
             targets = tokens[first : done + 1]
             known.extend(zip(targets, score_rows(rows, targets, self._n_top), strict=True))
             yield self._scored(first, n_top)
 
     def draw(
-        self, draw: Draw, speller: Speller, prompt: Sequence[int], *, n_top: int, check: Callable[[], None]
+        self, draw: Draw, speller: Speller, prompt: Sequence[int], *, n_top: int, unwanted: Callable[[], bool]
     ) -> Drawn:
-        """What comes after a prompt that has just been scored and that `speller` has written."""
+        """What comes after a prompt that has just been scored and that `speller` has written.
+
+        Raises:
+            Unwanted: the question, asked after each token, was answered with yes.
+        """
         model, context = self._model, self._context
         tokens: list[int] = []
         scores: list[Score] = []
@@ -134,13 +145,28 @@ class Scorer:
                     break
                 if len(tokens) == draw.max_tokens or len(context.tokens) >= context.n_ctx:
                     break
-                check()
+                if unwanted():
+                    raise Unwanted
                 context.decode([token])
         finally:
             sampler.close()
         text = text + speller.finish() if cut is None else text[:cut]
         kept = len(tokens) if cut is None else sum(offset < cut for offset in offsets)
         return Drawn(tuple(tokens[:kept]), tuple(scores[:kept]), tuple(offsets[:kept]), text, reason, len(tokens))
+
+    def _compute(self, cell: Sequence[int], unwanted: Callable[[], bool]) -> npt.NDArray[np.float32]:
+        """The logits of some tokens; on a slow machine and a large model a cell takes seconds."""
+        if unwanted():
+            raise Unwanted
+        self._context.abort_when(unwanted)
+        try:
+            return self._context.score(cell)
+        except EngineError:
+            if unwanted():
+                raise Unwanted from None
+            raise
+        finally:
+            self._context.abort_when(None)
 
     def _return_to(self, tokens: Sequence[int], n_top: int) -> int:
         """Cut the cache to the cells that the prompt begins with; tells how many tokens those are.

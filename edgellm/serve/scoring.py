@@ -7,7 +7,7 @@
     await worker.stop()
 
 One request is computed at a time, the others wait in order. Whoever stops waiting (a cancelled task, a closed
-generator) stops the computation too, after at most 64 tokens. The process ends when its input does, so with ours.
+generator) stops the computation too. The process ends when its input does, so with ours.
 """
 
 from __future__ import annotations

@@ -41,15 +41,11 @@ from edgellm.formats.gguf_file import GGUFFile
 from edgellm.models.fit import read_outline
 from edgellm.models.memory import choose_context
 from edgellm.run.chat_template import ChatTemplate
-from edgellm.serve.scorer import Draw, Score, Scorer, ScoringOptions, plan_scoring
+from edgellm.serve.scorer import Draw, Score, Scorer, ScoringOptions, Unwanted, plan_scoring
 from edgellm.serve.spelling import Speller, spell, token_name
 from edgellm.settings import Settings, resource_directory
 
 Answer = dict[str, Any]
-
-
-class Cancelled(Exception):
-    """Nobody waits for the answer any more."""
 
 
 class ScoringModel:
@@ -131,7 +127,7 @@ class Worker:
                 self._say({"id": request_id, **answer})
         except EdgellmError as error:
             self._say({"id": request_id, "error": describe(error)})
-        except Cancelled:
+        except Unwanted:
             self._say({"id": request_id, "cancelled": True})
         self._cancelled.discard(request_id)
 
@@ -166,18 +162,18 @@ class Worker:
         stop: list[str],
         loop_guard: bool,
     ) -> Iterator[Answer]:
-        def check() -> None:
-            if request_id in self._cancelled:
-                raise Cancelled
+        def unwanted() -> bool:
+            return request_id in self._cancelled
 
-        check()
+        if unwanted():
+            raise Unwanted
         start = time.perf_counter()
         tokens, n_hidden = self._model.read(prompt)
         scorer = self._model.scorer()
         check_length(len(tokens), self._model.n_ctx, max_tokens)
         model = self._model.model
         speller, text = Speller(model), ""
-        for scored in scorer.prompt(tokens, n_top=n_top, check=check):
+        for scored in scorer.prompt(tokens, n_top=n_top, unwanted=unwanted):
             skipped = n_hidden if scored.start == 0 else 0
             offsets = []
             for token in scored.tokens[skipped:]:
@@ -195,7 +191,7 @@ class Worker:
             # The engine makes room for so many.
             how = replace(how, repeat_last_n=min(how.repeat_last_n, self._model.n_ctx))
             draw = Draw(max_tokens, how, tuple(stop), loop_guard)
-            drawn = scorer.draw(draw, speller, tokens, n_top=n_top, check=check)
+            drawn = scorer.draw(draw, speller, tokens, n_top=n_top, unwanted=unwanted)
             yield part(model, drawn.tokens, drawn.scores, [len(text) + offset for offset in drawn.offsets])
             text, reason, n_drawn = text + drawn.text, drawn.reason, drawn.n_drawn
         yield {

@@ -259,10 +259,10 @@ def test_killed_it_is_started_again(scoring: Server) -> None:
 
 def test_who_goes_away_makes_way(scoring: Server) -> None:
     began = time.monotonic()
-    scores(scoring, prompt="word " * 1000)
+    scores(scoring, prompt="word " * 300)
     seconds = time.monotonic() - began
     with pytest.raises(TimeoutError):
-        scoring.post("/v1/completions", {"echo": True, "prompt": [f"{name} " * 1000 for name in "abcdef"]}, timeout=0.5)
+        scoring.post("/v1/completions", {"echo": True, "prompt": [f"{name} " * 600 for name in "abcdef"]}, timeout=0.5)
     began = time.monotonic()
     assert scores(scoring, prompt="Hi").status == 200
     assert time.monotonic() - began < max(1.0, seconds)
