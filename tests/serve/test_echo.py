@@ -78,22 +78,25 @@ def scoring_process(server: Server) -> int:
     return int(found.stdout)
 
 
-@pytest.mark.parametrize("name", ["smollm2", "bos"])
+@pytest.mark.parametrize(("name", "as_tokens"), [("smollm2", True), ("bos", True), ("bos", False)])
 def test_lm_eval_gets_what_the_engine_computes(
-    start: Callable[..., Server], models: dict[str, LlamaModel], name: str, tmp_path: Path
+    start: Callable[..., Server], models: dict[str, LlamaModel], name: str, as_tokens: bool, tmp_path: Path
 ) -> None:
-    """The real package, without a tokenizer of its own; each log-likelihood to 1e-3, and its greedy flags."""
+    """The real package, without a tokenizer of its own; each log-likelihood to 1e-3, and its greedy flags.
+
+    Sent as texts, the prompts get the model's BOS.
+    """
     with start(str(models[name].info.path), "--slots", "1") as server:
-        compare_with_lm_eval(server, models[name], tmp_path)
+        compare_with_lm_eval(server, models[name], as_tokens, tmp_path)
 
 
-def compare_with_lm_eval(server: Server, model: LlamaModel, tmp_path: Path) -> None:
+def compare_with_lm_eval(server: Server, model: LlamaModel, as_tokens: bool, tmp_path: Path) -> None:
     name = server.get("/v1/models").json()["data"][0]["id"]
     questions = tmp_path / "questions.jsonl"
     questions.write_text("".join(json.dumps(each) + "\n" for each in QUESTIONS))
     for kind, text in (("toy", TASK), ("generation", GENERATION)):
         (tmp_path / f"{kind}.yaml").write_text(text.replace("FILE", str(questions)))
-    arguments = f"base_url={server.url}/v1/completions,model={name},max_retries=1"
+    arguments = f"base_url={server.url}/v1/completions,model={name},max_retries=1,tokenized_requests={as_tokens}"
     command = [
         sys.executable, "-m", "lm_eval", "run", "--model", "local-completions", "--model_args", arguments,
         "--tasks", "toy" if name == "bos" else "toy,toy_generation", "--include_path", str(tmp_path), "--log_samples",
@@ -107,8 +110,8 @@ def compare_with_lm_eval(server: Server, model: LlamaModel, tmp_path: Path) -> N
     for line in answers.read_text().splitlines():
         sample = json.loads(line)
         for choice, (got, greedy) in zip(sample["doc"]["choices"], (pair for (pair,) in sample["resps"]), strict=True):
-            context = model.tokenize(sample["doc"]["question"], bos=False)
-            whole = model.tokenize(f"{sample['doc']['question']} {choice}", bos=False)
+            context = model.tokenize(sample["doc"]["question"], bos=not as_tokens)
+            whole = model.tokenize(f"{sample['doc']['question']} {choice}", bos=not as_tokens)
             expected = log_probabilities(model, whole, 64)[len(context) - 1 :]
             assert float(got) == pytest.approx(sum(expected), abs=1e-3)
             assert (greedy == "True") == is_greedy(model, whole, len(context))
