@@ -1,8 +1,8 @@
 // The types with blocks of 32 and AVX-512 VNNI: Q4_0, Q4_1, Q8_0.
 //
 // Each is read as unsigned codes c with w = d c + m for its block: Q4_1 is that already, Q4_0 has m = -8 d, and Q8_0
-// with 128 added to its codes has m = -128 d. Then w x = d_w d_x (sum of c q) + m (d_x sum of q): two additions of
-// floats for a block and a token; the sums are exact.
+// with 128 added to its codes has m = -128 d. Then w x = d_w d_x (sum of c q) + m (d_x sum of q). The first part is
+// added block by block, the second for sixteen blocks at a time when a row is over. The sums are exact.
 //
 // Bounds: a lane adds four products for one block of 32 and starts again: at most 4 * 255 * 127 < 2^17.
 
@@ -17,10 +17,10 @@ namespace {
 
 constexpr int64_t PREFETCH_BYTES = 2048;
 
-// Two blocks, unpacked: four codes of the first, four of the second, and so on; d and m for each lane of their sums.
+// Two blocks, unpacked: four codes of the first, four of the second, and so on; d for each lane of their sums.
 struct unpacked {
     __m512i codes;
-    __m512  d, m;
+    __m512  d;
 };
 
 inline float half(const uint8_t * p) {
@@ -50,9 +50,11 @@ inline __m256i nibbles(const uint8_t * p) {
 struct q4_0 {
     static constexpr size_t BYTES = 18;
 
-    static unpacked unpack(const uint8_t * p) {
-        const __m512 d = in_turn(half(p), half(p + BYTES));
-        return { interleaved(nibbles(p + 2), nibbles(p + BYTES + 2)), d, _mm512_mul_ps(d, _mm512_set1_ps(-8.0f)) };
+    static unpacked unpack(const uint8_t * p, float * m) {
+        const float d0 = half(p), d1 = half(p + BYTES);
+        m[0] = -8*d0;
+        m[1] = -8*d1;
+        return { interleaved(nibbles(p + 2), nibbles(p + BYTES + 2)), in_turn(d0, d1) };
     }
 };
 
@@ -60,9 +62,10 @@ struct q4_0 {
 struct q4_1 {
     static constexpr size_t BYTES = 20;
 
-    static unpacked unpack(const uint8_t * p) {
-        return { interleaved(nibbles(p + 4), nibbles(p + BYTES + 4)), in_turn(half(p), half(p + BYTES)),
-                 in_turn(half(p + 2), half(p + BYTES + 2)) };
+    static unpacked unpack(const uint8_t * p, float * m) {
+        m[0] = half(p + 2);
+        m[1] = half(p + BYTES + 2);
+        return { interleaved(nibbles(p + 4), nibbles(p + BYTES + 4)), in_turn(half(p), half(p + BYTES)) };
     }
 };
 
@@ -70,12 +73,13 @@ struct q4_1 {
 struct q8_0 {
     static constexpr size_t BYTES = 34;
 
-    static unpacked unpack(const uint8_t * p) {
-        const __m512i signs = _mm512_set1_epi8((char) 0x80);
-        const __m512  d     = in_turn(half(p), half(p + BYTES));
-        const __m512i q     = interleaved(_mm256_loadu_si256((const __m256i *) (p + 2)),
-                                          _mm256_loadu_si256((const __m256i *) (p + BYTES + 2)));
-        return { _mm512_xor_si512(q, signs), d, _mm512_mul_ps(d, _mm512_set1_ps(-128.0f)) };
+    static unpacked unpack(const uint8_t * p, float * m) {
+        const float d0 = half(p), d1 = half(p + BYTES);
+        m[0] = -128*d0;
+        m[1] = -128*d1;
+        const __m512i q = interleaved(_mm256_loadu_si256((const __m256i *) (p + 2)),
+                                      _mm256_loadu_si256((const __m256i *) (p + BYTES + 2)));
+        return { _mm512_xor_si512(q, _mm512_set1_epi8((char) 0x80)), in_turn(d0, d1) };
     }
 };
 
@@ -86,25 +90,35 @@ inline __m512 both(const float * pair) {
 }
 
 template <typename Format, int N>
-void multiply(const uint8_t * rows, int64_t n_pairs, int64_t n_rows, const q8_0_pair * tokens, float * y,
+void multiply(const uint8_t * rows, int64_t n_cols, int64_t n_rows, const uint8_t * tokens, float * y,
               int64_t y_stride) {
-    // The sixteen lanes of a token add m and its sum sixteen times where it counts once for each block: eight times.
-    const __m512 eighth = _mm512_set1_ps(0.125f);
+    const int64_t stride = q8_0_token::bytes(n_cols);
+    q8_0_token token[N];
+    for (int t = 0; t < N; ++t) {
+        token[t] = q8_0_token((void *) (tokens + t*stride), n_cols);
+    }
+    alignas(64) float m[q8_0_token::MOST_BLOCKS];
+    for (int64_t b = n_cols/32; b < q8_0_token::padded(n_cols); ++b) {
+        m[b] = 0;
+    }
     for (int64_t r = 0; r < n_rows; ++r) {
         __m512 sums[N];
         for (int t = 0; t < N; ++t) {
             sums[t] = _mm512_setzero_ps();
         }
-        for (int64_t b = 0; b < n_pairs; ++b, rows += 2*Format::BYTES) {
+        for (int64_t b = 0; b < n_cols/32; b += 2, rows += 2*Format::BYTES) {
             _mm_prefetch((const char *) rows + PREFETCH_BYTES, _MM_HINT_T0);
-            const unpacked u = Format::unpack(rows);
-            const __m512 m = _mm512_mul_ps(u.m, eighth);
+            const unpacked u = Format::unpack(rows, m + b);
             for (int t = 0; t < N; ++t) {
-                const q8_0_pair & a = tokens[t*n_pairs + b];
-                const __m512i dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), u.codes, _mm512_loadu_si512(a.q));
-                const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(dot), both(a.d));
-                sums[t] = _mm512_fmadd_ps(scaled, u.d, sums[t]);
-                sums[t] = _mm512_fmadd_ps(both(a.sum), m, sums[t]);
+                const __m512i q   = _mm512_load_si512(token[t].q + 32*b);
+                const __m512i dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), u.codes, q);
+                sums[t] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot), both(token[t].d + b)), u.d, sums[t]);
+            }
+        }
+        for (int64_t b = 0; b < n_cols/32; b += 16) {
+            const __m512 offsets = _mm512_load_ps(m + b);
+            for (int t = 0; t < N; ++t) {
+                sums[t] = _mm512_fmadd_ps(offsets, _mm512_load_ps(token[t].sum + b), sums[t]);
             }
         }
         for (int t = 0; t < N; ++t) {
@@ -118,7 +132,7 @@ void multiply_rows_of(const void * weights, int64_t n_cols, int64_t first, int64
                       int n_tokens, float * y, int64_t y_stride) {
     const uint8_t * rows = (const uint8_t *) weights + first*(n_cols/32)*(int64_t) Format::BYTES;
     with_constant<MAX_TOKENS>(n_tokens, [&](auto n) {
-        multiply<Format, n.value>(rows, n_cols/64, last - first, (const q8_0_pair *) tokens, y + first, y_stride);
+        multiply<Format, n.value>(rows, n_cols, last - first, (const uint8_t *) tokens, y + first, y_stride);
     });
 }
 

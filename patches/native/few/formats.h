@@ -21,13 +21,22 @@ struct alignas(64) q8_k_block {
     float   d;         // x = d q
 };
 
-// 64 activations of one token, for the types with blocks of 32: two of upstream's Q8_0 side by side. Four of the first,
-// then four of the second, and so on: so the lanes of a sum belong to one and the other in turn, and the two scales
-// reach them all as one broadcast of eight bytes.
-struct alignas(16) q8_0_pair {
-    int8_t q[64];
-    float  d[2];    // x = d q
-    float  sum[2];  // d times the sum of q
+// The activations of one token, for the types with blocks of 32: upstream's Q8_0, two blocks side by side, four of the
+// first, then four of the second, and so on. So the lanes of a sum belong to one and the other in turn, and the two
+// scales reach them all as one broadcast of eight bytes.
+struct q8_0_token {
+    static constexpr int64_t MOST_BLOCKS = 1024;
+
+    int8_t * q;    // [n]
+    float  * d;    // [n/32]: x = d q
+    float  * sum;  // [n/32, padded with zeros]: d times the sum of q
+
+    // Blocks, rounded up to whole vectors of floats.
+    static int64_t padded(int64_t n) { return (n/32 + 15)/16*16; }
+    static int64_t bytes(int64_t n) { return n + 2*padded(n)*(int64_t) sizeof(float); }
+
+    q8_0_token() = default;
+    q8_0_token(void * data, int64_t n) : q((int8_t *) data), d((float *) (q + n)), sum(d + padded(n)) {}
 };
 
 void q6_k_avx512_vnni(const void * weights, int64_t n_cols, int64_t first, int64_t last, const void * tokens,

@@ -44,38 +44,45 @@ void quantize_q8_k(const float * x, int64_t n, void * row, void * token) {
 void quantize_q8_0(const float * x, int64_t n, void * row, void * token) {
     ggml_get_type_traits_cpu(GGML_TYPE_Q8_0)->from_float(x, row, n);
     const block_q8_0 * source = (const block_q8_0 *) row;
-    q8_0_pair * pairs = (q8_0_pair *) token;
+    const q8_0_token to(token, n);
     for (int64_t b = 0; b < n/QK8_0; ++b) {
-        q8_0_pair & pair = pairs[b/2];
+        int8_t * q = to.q + b/2*64 + b%2*4;
         int sum = 0;
         for (int i = 0; i < QK8_0; ++i) {
-            pair.q[8*(i/4) + 4*(b%2) + i%4] = source[b].qs[i];
+            q[8*(i/4) + i%4] = source[b].qs[i];
             sum += source[b].qs[i];
         }
-        pair.d[b%2]   = ggml_fp16_to_fp32(source[b].d);
-        pair.sum[b%2] = pair.d[b%2]*sum;
+        to.d[b]   = ggml_fp16_to_fp32(source[b].d);
+        to.sum[b] = to.d[b]*sum;
     }
+    for (int64_t b = n/QK8_0; b < q8_0_token::padded(n); ++b) {
+        to.sum[b] = 0;
+    }
+}
+
+int64_t q8_k_bytes(int64_t n) {
+    return n/QK_K*sizeof(q8_k_block);
 }
 
 // How a type of weights is computed. More than `most_tokens` are left to upstream, which tiles them for some types.
 struct format {
     ggml_type      type, row_type;
-    int64_t        unit;        // weights that are taken at once: a row has a whole number of them
-    size_t         unit_bytes;  // of activations
+    int64_t        unit, most_cols;  // weights that are taken at once: a row has a whole number of them
     int64_t        most_tokens;
+    int64_t     (* token_bytes)(int64_t n);
     quantize_token quantize;
     multiply_rows  multiply;
 
     size_t row_bytes(int64_t n) const { return GGML_PAD(ggml_row_size(row_type, n), 64); }
-    size_t token_bytes(int64_t n) const { return n/unit*unit_bytes; }
 };
 
 #if defined(EDGELLM_HAS_AVX512_VNNI)
+constexpr int64_t ANY = INT64_MAX, MOST_COLS = 32*q8_0_token::MOST_BLOCKS;
 constexpr format FORMATS[] = {
-    { GGML_TYPE_Q6_K, GGML_TYPE_Q8_K, 256, sizeof(q8_k_block), 16, quantize_q8_k, q6_k_avx512_vnni },
-    { GGML_TYPE_Q4_1, GGML_TYPE_Q8_0, 64,  sizeof(q8_0_pair), 512, quantize_q8_0, q4_1_avx512_vnni },
-    { GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, 64,  sizeof(q8_0_pair), 16,  quantize_q8_0, q4_0_avx512_vnni },
-    { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 64,  sizeof(q8_0_pair), 16,  quantize_q8_0, q8_0_avx512_vnni },
+    { GGML_TYPE_Q6_K, GGML_TYPE_Q8_K, 256, ANY,       16,  q8_k_bytes,        quantize_q8_k, q6_k_avx512_vnni },
+    { GGML_TYPE_Q4_1, GGML_TYPE_Q8_0, 64,  MOST_COLS, ANY, q8_0_token::bytes, quantize_q8_0, q4_1_avx512_vnni },
+    { GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, 64,  MOST_COLS, 16,  q8_0_token::bytes, quantize_q8_0, q4_0_avx512_vnni },
+    { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 64,  MOST_COLS, 16,  q8_0_token::bytes, quantize_q8_0, q8_0_avx512_vnni },
 };
 
 bool runs_here() {
@@ -95,6 +102,7 @@ const format * format_of(const ggml_tensor * op) {
     for (const format & f : FORMATS) {
         if (weights->type == f.type) {
             const bool ours = n_tokens >= MIN_TOKENS && n_tokens <= f.most_tokens && weights->ne[0]%f.unit == 0 &&
+                weights->ne[0] <= f.most_cols &&
                 ggml_is_matrix(weights) && ggml_is_contiguous(weights) && x->type == GGML_TYPE_F32 &&
                 ggml_is_contiguous(x) && op->type == GGML_TYPE_F32 && ggml_is_contiguous(op) &&
                 (weights->buffer == nullptr || ggml_backend_buffer_is_host(weights->buffer));
@@ -140,7 +148,7 @@ bool compute_forward(const ggml_compute_params * params, ggml_tensor * op) {
     const ggml_tensor * x = op->src[1];
     const int64_t n_cols   = x->ne[0];
     const int64_t n_tokens = ggml_nrows(x);
-    const size_t  stride   = f->token_bytes(n_cols);
+    const int64_t stride   = f->token_bytes(n_cols);
     const workspace work(*f, params->wdata, x);
 
     for (int64_t t = params->ith; t < n_tokens; t += params->nth) {
