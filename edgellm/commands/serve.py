@@ -115,7 +115,7 @@ def serve(
             note(f"{asked.url}  {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}")
             note(f"OPENAI_BASE_URL={asked.url}/v1    Ctrl-C stops")
 
-    run(asked, catalog, program, here.settings.logs, on_ready=ready)
+    run(asked, catalog, program, here.settings, on_ready=ready)
 
 
 def _llama_server(here: Workspace) -> Path:
