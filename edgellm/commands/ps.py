@@ -14,10 +14,7 @@ COLUMNS = ("SERVER", "MODEL", "STATE", "CONTEXT", "MEMORY", "SPEED", "REQUESTS")
 
 
 def ps(
-    api_key: Annotated[
-        str | None,
-        typer.Option("--api-key", help="The key of the servers, if they have one.", envvar="EDGELLM_API_KEY"),
-    ] = None,
+    api_key: ApiKey = None,
     as_json: options.Json = False,
 ) -> None:
     """Show the servers that run here, with their models, memory, and what they are doing.
