@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgellm.commands.target import ApiKey
 from edgellm.commands.workspace import workspace
 from edgellm.ui import options
 
