@@ -79,7 +79,8 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
         waiting = f", {model['waiting']} waiting" if model["waiting"] else ""
         state = f"answering {model['in_flight'] - model['waiting']}{waiting}"
     elif model["idle_seconds"] is not None:
-        state = f"idle {duration(round(model['idle_seconds']))}"
+        seconds = model["idle_seconds"]
+        state = f"idle {duration(seconds) if seconds >= 10 else f'{seconds:.0f} s'}"
     return (
         model["name"],
         state,

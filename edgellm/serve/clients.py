@@ -48,6 +48,11 @@ class Target:
         return urlunsplit(parts._replace(netloc=f"host.docker.internal:{parts.port}", path="/v1"))
 
     @property
+    def docker_key(self) -> str:
+        """The key there: a server that a container can reach has one."""
+        return self.key or ("KEY" if self.is_local else ANY_KEY)
+
+    @property
     def some_key(self) -> str:
         """What to enter where a key is asked for."""
         return self.key or ANY_KEY
@@ -123,12 +128,12 @@ Settings > AI Providers > Embedder, provider "Generic OpenAI"{_no_embedder(targe
   GENERIC_OPEN_AI_BASE_PATH={target.from_docker}
   GENERIC_OPEN_AI_MODEL_PREF={target.model}
   GENERIC_OPEN_AI_MODEL_TOKEN_LIMIT={target.n_ctx}
-  GENERIC_OPEN_AI_API_KEY={target.some_key}
+  GENERIC_OPEN_AI_API_KEY={target.docker_key}
   EMBEDDING_ENGINE=generic-openai
   EMBEDDING_BASE_PATH={target.from_docker}
   EMBEDDING_MODEL_PREF={embedder}
   EMBEDDING_MODEL_MAX_CHUNK_LENGTH=1000
-  GENERIC_OPEN_AI_EMBEDDING_API_KEY={target.some_key}
+  GENERIC_OPEN_AI_EMBEDDING_API_KEY={target.docker_key}
 """
 
 
@@ -149,11 +154,11 @@ switches them off.
 
 {_docker(target)}
   OPENAI_API_BASE_URL={target.from_docker}
-  OPENAI_API_KEY={target.some_key}
+  OPENAI_API_KEY={target.docker_key}
   ENABLE_OLLAMA_API=false
   RAG_EMBEDDING_ENGINE=openai
   RAG_OPENAI_API_BASE_URL={target.from_docker}
-  RAG_OPENAI_API_KEY={target.some_key}
+  RAG_OPENAI_API_KEY={target.docker_key}
   RAG_EMBEDDING_MODEL={embedder}
 """
 
@@ -227,12 +232,14 @@ def _no_embedder(target: Target) -> str:
 
 
 def _docker(target: Target) -> str:
+    how = "(on Linux with --add-host=host.docker.internal:host-gateway)"
     if not target.is_local:
-        return "In Docker, set instead (on Linux with --add-host=host.docker.internal:host-gateway):"
-    command = f"edgellm serve {shlex.quote(target.model)} {target.embedder or 'minilm'} --host 0.0.0.0 --api-key KEY"
-    return f"""A container cannot reach this server, which listens on this machine alone. Start it so that it can:
+        return f"In Docker, set instead {how}:"
+    models = f"{shlex.quote(target.model)} {target.embedder or 'minilm'}"
+    command = f"edgellm serve {models} --port {urlsplit(target.url).port} --host 0.0.0.0 --api-key KEY"
+    return f"""A container cannot reach a server that listens on this machine alone. Start it so that it can:
   {command}
-and in Docker set instead (on Linux with --add-host=host.docker.internal:host-gateway), with that key:"""
+and in Docker set instead, with that key {how}:"""
 
 
 CLIENTS: dict[str, Callable[[Target], str]] = {

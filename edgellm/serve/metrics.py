@@ -93,6 +93,12 @@ class Metrics:
             figures.decode_rates.append(n_predicted / predicted_s)
             current().decode_rate = figures.decode_rates[-1]
 
+    def embedded(self, model: str, reply: Mapping[str, Any]) -> None:
+        """Texts were turned into vectors; the reply tells of how many tokens."""
+        usage = reply.get("usage")
+        if isinstance(usage, dict):
+            self.models[model].prompt_tokens += int(usage.get("prompt_tokens", 0))
+
 
 def usual(recent: deque[float]) -> float | None:
     """The median of the last values, if there are any."""
