@@ -6,7 +6,7 @@ app = application(service)
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,7 +16,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edgellm.errors import EdgellmError
-from edgellm.serve import openai, tokenizing
+from edgellm.serve import openai, page, prometheus, status, tokenizing
+from edgellm.serve.accounting import Accounting
+from edgellm.serve.current import Handled
 from edgellm.serve.guards import Guards
 from edgellm.serve.problems import Problem, bodiless, problem_of
 from edgellm.serve.service import Service, service_of
@@ -29,11 +31,25 @@ async def health(request: Request) -> Response:
     return JSONResponse({"status": "ok", "loaded": [state.model.name for state in service.pool.loaded]})
 
 
-ROUTES = [Route("/health", health, methods=["GET"]), *openai.ROUTES, *tokenizing.ROUTES]
+ROUTES = [
+    Route("/health", health, methods=["GET"]),
+    *page.ROUTES,
+    *status.ROUTES,
+    *prometheus.ROUTES,
+    *openai.ROUTES,
+    *tokenizing.ROUTES,
+]
 
 
-def application(service: Service, lifespan: contextlib.AbstractAsyncContextManager[None] | None = None) -> ASGIApp:
-    """The application of a service; `lifespan` is entered before the first request and left after the last."""
+def application(
+    service: Service,
+    lifespan: contextlib.AbstractAsyncContextManager[None] | None = None,
+    on_request: Callable[[Handled], None] | None = None,
+) -> ASGIApp:
+    """The application of a service; `lifespan` is entered before the first request and left after the last.
+
+    `on_request` is called after each request.
+    """
 
     @contextlib.asynccontextmanager
     async def living(_: Starlette) -> AsyncIterator[None]:
@@ -46,7 +62,7 @@ def application(service: Service, lifespan: contextlib.AbstractAsyncContextManag
         lifespan=living,
     )
     app.state.service = service
-    return Guards(app, service.options)
+    return Accounting(Guards(app, service.options), ROUTES, service.metrics, on_request)
 
 
 async def _problem(request: Request, error: Exception) -> Response:

@@ -77,7 +77,9 @@ async def embeddings(request: Request) -> Response:
     async def work(out: Output) -> None:
         async with service.pool.lease(model.name, Kind.EMBEDDING) as worker:
             body = {"model": model.name, **asked.given("model", "user", "truncate")}
-            await out.json(await worker.upstream.post("/v1/embeddings", body))
+            reply = await worker.upstream.post("/v1/embeddings", body)
+            service.metrics.embedded(model.name, reply)
+            await out.json(reply)
 
     return Working(work)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ from dataclasses import dataclass, field
 from edgellm.errors import DoesNotFit, EdgellmError, EngineError
 from edgellm.machine import memory
 from edgellm.models.fit import choose_plan
-from edgellm.models.memory import RunPlan
+from edgellm.models.memory import RunPlan, choose_context
 from edgellm.serve.catalog import Catalog, Kind, ServedModel
+from edgellm.serve.current import current
 from edgellm.serve.options import ServeOptions
 from edgellm.serve.problems import RETRY_SECONDS, Problem
 from edgellm.serve.worker import Worker
@@ -29,6 +31,8 @@ LOOK_SECONDS = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 # How long a request waits until another model may be unloaded for its own.
 PATIENCE_SECONDS = 30.0
+
+log = logging.getLogger("edgellm.serve")
 
 
 @dataclass(slots=True)
@@ -80,6 +84,14 @@ class Pool:
         """Those that have a worker."""
         return [state for state in self._states.values() if state.worker is not None]
 
+    def state(self, model: ServedModel) -> Loaded:
+        """A model's state, whether it was ever asked for or not."""
+        return self._states.get(model.name) or Loaded(model)
+
+    def idle_seconds(self, state: Loaded) -> float | None:
+        """How long nobody has asked a loaded model for anything; None while somebody does."""
+        return None if state.idle_since is None else self._clock() - state.idle_since
+
     @property
     def n_in_flight(self) -> int:
         """Requests that are being answered or wait."""
@@ -88,13 +100,21 @@ class Pool:
     def plan(self, model: ServedModel, *, room: memory.Room | None = None) -> RunPlan:
         """How a model is run here; `DoesNotFit` when it cannot be."""
         options = self.options
-        n_ctx = options.n_ctx
-        if n_ctx is not None:
-            n_ctx = min(n_ctx, model.outline.n_ctx_train)  # of several models, one may have been trained with less
         return choose_plan(
-            model.outline, room or memory.room(), n_ctx=n_ctx, kv_type=options.kv_type, n_threads=self._n_threads,
-            n_slots=options.n_slots, max_memory=options.max_memory, force=options.force,
+            model.outline, room or memory.room(), n_ctx=self._asked_context(model), kv_type=options.kv_type,
+            n_threads=self._n_threads, n_slots=options.n_slots, max_memory=options.max_memory, force=options.force,
         )  # fmt: skip
+
+    def wanted(self, model: ServedModel) -> RunPlan:
+        """How it would be run if memory were no question."""
+        options = self.options
+        n_ctx = choose_context(model.outline.n_ctx_train, self._asked_context(model))
+        return RunPlan(n_ctx, options.n_slots, (options.kv_type or "F16").upper(), n_threads=self._n_threads)
+
+    def _asked_context(self, model: ServedModel) -> int | None:
+        n_ctx = self.options.n_ctx
+        # Of several models, one may have been trained with less.
+        return None if n_ctx is None else min(n_ctx, model.outline.n_ctx_train)
 
     @contextlib.asynccontextmanager
     async def lease(self, name: str, *kinds: Kind, keep_seconds: float | None = None) -> AsyncIterator[Worker]:
@@ -108,6 +128,7 @@ class Pool:
             DoesNotFit, EngineError: it cannot be loaded.
         """
         model = self.catalog.get(name)
+        current().model = model.name
         if kinds and model.kind not in kinds:
             raise wrong_kind(model, kinds)
         if self._closed:
@@ -151,6 +172,7 @@ class Pool:
             state.watch = None
         if worker is not None:
             await worker.stop()
+            log.info("unloaded %s", state.model.name)
 
     async def unload_idle(self) -> bool:
         """End the worker that was used least recently and has nothing to do; tells whether there was one."""
@@ -177,13 +199,16 @@ class Pool:
                 state.worker = worker = await self._start(state.model, plan)
             state.last_used = self._clock()
             state.failures = 0
+            told = (state.model.name, worker.load_seconds, plan.n_ctx, plan.n_slots, worker.pid)
+            log.info("loaded %s in %.1f s: %d tokens for each of %d slots, process %d", *told)
             state.watch = asyncio.create_task(self._watch(state, worker))
             return worker
 
     async def _watch(self, state: Loaded, worker: Worker) -> None:
         """Start a worker again that ended by itself."""
-        await worker.wait()
+        status = await worker.wait()
         state.worker, state.watch = None, None
+        log.error("the worker of %s ended with status %s; it is started again", state.model.name, status)
         state.restarting = True
         self.n_restarts += 1
         await worker.stop(grace=0)
@@ -192,7 +217,8 @@ class Pool:
                 try:
                     await self._load(state)
                     return
-                except (EngineError, DoesNotFit):
+                except (EngineError, DoesNotFit) as error:
+                    log.error("%s: %s", error.what, error.why)
                     state.failures += 1
                     if state.failures > 3:
                         return  # the next request tries again, and hears why it fails

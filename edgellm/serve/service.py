@@ -57,8 +57,9 @@ class Service:
         whole = {"model": worker.model.name, **worker.model.sampling, **body}
         # Of several answers at once the worker can stop none alone.
         guarded = guard and whole.get("n", 1) == 1
+        begin = time.perf_counter()
         async with answer(worker, protocol, whole, guard=guarded, max_seconds=asked.max_time) as events:
-            with self.metrics.watching(worker.model.name, protocol.name.lower(), events.ending):
+            with self.metrics.watching(worker.model.name, events.ending, begin):
                 yield events
 
 

@@ -84,9 +84,7 @@ def test_a_long_prompt_leaves_an_answer_its_turn(start: Callable[..., Server]) -
         asked = urllib.request.Request(
             f"{server.url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        other = threading.Thread(
-            target=server.post, args=("/v1/completions", {"prompt": f"x {LONG}", "max_tokens": 1})
-        )
+        other = threading.Thread(target=server.post, args=("/v1/completions", {"prompt": f"x {LONG}", "max_tokens": 1}))
         gaps, last, n_tokens = [], time.monotonic(), 0
         with urllib.request.urlopen(asked, timeout=120) as reply:
             for line in reply:
