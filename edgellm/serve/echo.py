@@ -55,7 +55,7 @@ async def echo(service: Service, model: ServedModel, asked: CompletionRequest, o
     requests = list(_requests(service, model, asked))
     choices: list[bytes] = []
     ends: list[Done] = []
-    with service.metrics.watching(model.name, "completions", ending := Ending()):
+    with service.metrics.watching(model.name, ending := Ending(), time.perf_counter()):
         async with service.scoring.lease(model) as worker:
             for request in requests:
                 choice, done = await _choice(service, worker, request, len(choices), asked.logprobs is not None)
