@@ -20,7 +20,17 @@ Port = Annotated[
     int | None,
     typer.Option("--port", min=1, max=65535, help="The server on this port. [default: the one that runs, or 11435]"),
 ]
-ApiKey = Annotated[str | None, typer.Option("--api-key", help="The server's key.", envvar="EDGELLM_API_KEY")]
+
+
+def _first_key(value: str | None) -> str | None:
+    """`serve` takes several keys out of the variable; each of them will do."""
+    return next(iter((value or "").split()), None)
+
+
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", help="The server's key.", envvar="EDGELLM_API_KEY", callback=_first_key),
+]
 # What is told while nothing is installed: a model that everybody can pull.
 FIRST_MODEL = "smollm2"
 

@@ -28,14 +28,14 @@ def test_nothing_runs() -> None:
 
 
 def test_variables_for_each_shell(isolated_home: Path) -> None:
-    values = data(edgellm("env", "bitnet-2b", "--json", env={"EDGELLM_API_KEY": "it's $HOME"}))
+    values = data(edgellm("env", "bitnet-2b", "--json", env={"EDGELLM_API_KEY": "it's$HOME"}))
     assert values["OPENAI_BASE_URL"] == "http://127.0.0.1:11435/v1" and values["OPENAI_MODEL"] == "bitnet-2b"
     assert values["OLLAMA_HOST"] == values["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:11435"
-    lines = edgellm("env", "bitnet-2b", "--port", "8080", "--api-key", "it's $HOME")
+    lines = edgellm("env", "bitnet-2b", "--port", "8080", "--api-key", "it's$HOME")
     assert "edgellm serve bitnet-2b --port 8080" in lines.stderr
     script = lines.stdout + 'printf "%s %s" "$OPENAI_API_KEY" "$OPENAI_BASE_URL"'
     said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
-    assert said.stdout == "it's $HOME http://127.0.0.1:8080/v1"
+    assert said.stdout == "it's$HOME http://127.0.0.1:8080/v1"
     fish = edgellm("env", "--shell", "fish", "--api-key", "it's").stdout
     assert "set -gx OPENAI_API_KEY 'it\\'s'" in fish.splitlines()
     power = edgellm("env", "--shell", "powershell", "--api-key", "it's").stdout
@@ -87,7 +87,7 @@ def test_two_servers_are_seen_asked_and_stopped(start: Callable[..., Server], se
         assert listed[one.url]["status"]["models"][0]["state"] == "loaded"
         assert listed[two.url]["status"] is None and listed[two.url]["problem"] == "it needs a key"
         assert "ab-1" not in json.dumps(listed)
-        with_key = edgellm("ps", env={**serve_home, "EDGELLM_API_KEY": "ab-1"}).stdout
+        with_key = edgellm("ps", env={**serve_home, "EDGELLM_API_KEY": "ab-1 cd-2"}).stdout
         assert re.search(rf"{one.url} +smollm2 +idle \d s +512 x 1 +\d+ MB +[\d.]+ tok/s +1", with_key)
         assert re.search(rf"{two.url} +smollm2 +not loaded", with_key)
         # Each is found by its port, with its own context and key.
