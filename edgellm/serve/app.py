@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edgellm.errors import EdgellmError
-from edgellm.serve import openai
+from edgellm.serve import lmstudio, ollama, ollama_models, openai
 from edgellm.serve.guards import Guards
 from edgellm.serve.problems import Problem, bodiless, problem_of
 from edgellm.serve.service import Service, service_of
@@ -29,7 +29,13 @@ async def health(request: Request) -> Response:
     return JSONResponse({"status": "ok", "loaded": [state.model.name for state in service.pool.loaded]})
 
 
-ROUTES = [Route("/health", health, methods=["GET"]), *openai.ROUTES]
+ROUTES = [
+    Route("/health", health, methods=["GET"]),
+    *openai.ROUTES,
+    *ollama.ROUTES,
+    *ollama_models.ROUTES,
+    *lmstudio.ROUTES,
+]
 
 
 def application(service: Service, lifespan: contextlib.AbstractAsyncContextManager[None] | None = None) -> ASGIApp:

@@ -78,6 +78,10 @@ class Pool:
         """Those that have a worker."""
         return [state for state in self._states.values() if state.worker is not None]
 
+    def idle_seconds(self, state: Loaded) -> float | None:
+        """How long nobody has asked a loaded model for anything; None while somebody does."""
+        return None if state.idle_since is None else self._clock() - state.idle_since
+
     @property
     def n_in_flight(self) -> int:
         """Requests that are being answered or wait."""
