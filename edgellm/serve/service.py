@@ -28,6 +28,9 @@ from edgellm.serve.shortening import shortened
 from edgellm.serve.upstream import UpstreamRefused
 from edgellm.serve.worker import Worker
 
+# So many past tokens are looked at. The worker reserves memory for all of them, and no context has more of them.
+PAST_WINDOWS = frozenset({"repeat_last_n", "dry_penalty_last_n"})
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -61,6 +64,9 @@ class Service:
         """
         guard = self.options.loop_guard if asked.loop_guard is None else asked.loop_guard
         whole = {"model": worker.model.name, **worker.model.sampling, **body}
+        for window in PAST_WINDOWS & whole.keys():
+            n_ctx = worker.plan.n_ctx
+            whole[window] = min(whole[window], n_ctx) if whole[window] >= 0 else n_ctx
         # Of several answers at once the worker can stop none alone.
         guarded = guard and whole.get("n", 1) == 1
         async with AsyncExitStack() as stack:

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import ollama
+import psutil
 import pytest
 
 from tests.serve.server import Server
@@ -72,7 +73,6 @@ def test_an_answer_in_a_form(client: ollama.Client) -> None:
     options = {"temperature": 0, "num_predict": 40}
     for told in (
         client.chat("smollm2", QUESTION, format=form, options=options).message.content,
-        client.generate("smollm2", QUESTION[0]["content"], format=form, options=options).response,
         client.generate("smollm2", "A city:", raw=True, format=form, options=options).response,
     ):
         assert list(json.loads(told or "")) == ["city"]
@@ -88,7 +88,7 @@ def test_log_probabilities(client: ollama.Client) -> None:
 
 def test_options_are_honoured(client: ollama.Client) -> None:
     def text(**options: Any) -> str:
-        return client.generate("smollm2", "Once upon a time", options={"num_predict": 8, **options}).response
+        return client.generate("smollm2", "Once upon a time", options={"num_predict": 4, **options}).response
 
     assert text(seed=7, temperature=1.5) == text(seed=7, temperature=1.5)
     assert text(temperature=5, top_k=1) == text(temperature=0)
@@ -103,7 +103,7 @@ def test_tools(caller: Server) -> None:
         return {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": {"city": city}}}]}
 
     messages: list[dict[str, Any]] = []
-    for city, weather in (("Rome", "sun"), ("Oslo", "snow")):
+    for city, weather in (("Rome", "sun"),):
         messages += [
             {"role": "user", "content": f"How is the weather in {city}?"},
             call(city),
@@ -111,7 +111,7 @@ def test_tools(caller: Server) -> None:
             {"role": "assistant", "content": f"{weather} in {city}"},
         ]
     messages += [{"role": "user", "content": "How is the weather in Paris?"}]
-    options = {"temperature": 0, "num_predict": 60}
+    options = {"temperature": 0, "num_predict": 40}
     with ollama.Client(host=caller.url) as client:
         assert client.show("caller").capabilities == ["completion", "tools"]
         whole = client.chat("caller", messages, tools=[WEATHER], options=options)
@@ -187,7 +187,9 @@ def test_vectors(client: ollama.Client, server: Server) -> None:
 @pytest.mark.parametrize(("path", "read"), [("/api/embed", "embeddings"), ("/v1/embeddings", "data")])
 def test_a_text_too_long_to_embed(server: Server, path: str, read: str) -> None:
     texts = ["the cat", "the cat " * 300]  # 600 tokens and the two around them
-    refused = server.post(path, {"model": "bert", "input": texts, "options": {}} if read != "data" else {"input": texts})
+    refused = server.post(
+        path, {"model": "bert", "input": texts, "options": {}} if read != "data" else {"input": texts}
+    )
     assert refused.status == 400 and b"input 1 has 602 tokens, bert reads 512" in refused.body
     told = server.post(path, {"model": "bert", "input": texts, "truncate": True}).json()[read]
     # Its beginning, between the same special tokens.
@@ -224,8 +226,7 @@ def test_a_loop_is_told_in_words_that_clients_know(server: Server) -> None:
     *pieces, last = server.post("/api/generate", body).lines()
     assert last["done"] and last["done_reason"] == "length" and last["edgellm"]["finish_reason"] == "repetition"
     assert last["eval_count"] < 400 and not any(piece["done"] for piece in pieces)
-    whole = server.post("/api/generate", {**body, "stream": False}).json()
-    assert whole["edgellm"] == last["edgellm"] and whole["response"].count("I am good") <= 1
+    assert "good" in last["edgellm"]["repeated"]
 
 
 def test_eight_clients_at_once(client: ollama.Client) -> None:
@@ -236,12 +237,14 @@ def test_eight_clients_at_once(client: ollama.Client) -> None:
             return str(len(client.embed("bert", ["the cat"] * 8).embeddings))
         if number % 2:
             return client.chat("smollm2", QUESTION, options=GREEDY).message.content
-        return "".join(each.message.content or "" for each in client.chat("smollm2", QUESTION, options=GREEDY, stream=True))
+        return "".join(
+            each.message.content or "" for each in client.chat("smollm2", QUESTION, options=GREEDY, stream=True)
+        )
 
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(ask, range(16)))
-    assert [answer for number, answer in enumerate(answers) if number % 4 == 3] == ["8"] * 4
-    assert [answer for number, answer in enumerate(answers) if number % 4 != 3] == [expected] * 12
+        answers = list(threads.map(ask, range(8)))
+    assert [answer for number, answer in enumerate(answers) if number % 4 == 3] == ["8"] * 2
+    assert [answer for number, answer in enumerate(answers) if number % 4 != 3] == [expected] * 6
 
 
 def test_what_clients_look_for_first(server: Server) -> None:
@@ -294,6 +297,16 @@ def test_what_says_how_it_is_anyway_is_taken(server: Server) -> None:
     body = {"model": "smollm2", "messages": QUESTION, "options": options, "stream": False, "shift": False}
     reply = server.post("/api/chat", {**body, "think": False, "tools": [], "format": "", "template": None})
     assert reply.status == 200 and reply.json()["eval_count"] == 2
+
+
+def test_a_window_of_past_tokens_beyond_every_context(server: Server) -> None:
+    """The worker would reserve 8 GB for it."""
+    options = {"num_predict": 1, "repeat_last_n": 2**31 - 1, "repeat_penalty": 1.2, "dry_penalty_last_n": 2**31 - 1}
+    body = {"model": "smollm2", "prompt": "a", "raw": True, "stream": False}
+    reply = server.post("/api/generate", {**body, "options": {**options, "dry_multiplier": 0.8}})
+    assert reply.status == 200
+    (worker,) = [each for each in map(psutil.Process, server.workers()) if "smollm2" in each.cmdline()]
+    assert worker.memory_info().rss < 2e9
 
 
 def test_errors_have_ollamas_statuses(client: ollama.Client, server: Server) -> None:
