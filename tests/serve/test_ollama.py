@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
@@ -309,6 +311,22 @@ def test_a_window_of_past_tokens_beyond_every_context(server: Server) -> None:
     assert worker.memory_info().rss < 2e9
 
 
+def test_an_error_within_a_stream_is_its_last_line(caller: Server) -> None:
+    body = {"model": "caller", "prompt": "a", "raw": True, "options": {"num_predict": 1500, "ignore_eos": True}}
+    asked = urllib.request.Request(f"{caller.url}/api/generate", json.dumps(body).encode())
+    with urllib.request.urlopen(asked, timeout=60) as reply:
+        assert not json.loads(reply.readline())["done"]
+        for worker in caller.workers():
+            os.kill(worker, signal.SIGKILL)
+        last = reply.readlines()[-1]
+    assert list(json.loads(last)) == ["error"]
+    body["options"], end = {"num_predict": 1}, time.monotonic() + 30
+    while (reply := caller.post("/api/generate", body)).status == 503 and time.monotonic() < end:
+        assert reply.headers["retry-after"]
+        time.sleep(0.1)
+    assert reply.status == 200 and reply.lines()[-1]["done"]
+
+
 def test_errors_have_ollamas_statuses(client: ollama.Client, server: Server) -> None:
     for ask in (
         lambda: client.chat("nosuch", QUESTION),
@@ -354,6 +372,7 @@ HOSTILE: list[bytes] = [
     b'{"model": "/etc/passwd"}',
     b'{"model": "smollm2\\u0000"}',
     b'{"model": "' + b"a" * 100_000 + b'"}',
+    b'{"model": "smollm2", "prompt": "\\ud800", "input": "\\ud800", "messages": [{"role": "user", "content": "\\ud800"}]}',
     b'{"model": "smollm2", "options": []}',
     b'{"model": "smollm2", "options": {"temperature": NaN}}',
     b'{"model": "smollm2", "options": {"temperature": 1e999}}',
