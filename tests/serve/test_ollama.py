@@ -222,13 +222,13 @@ def test_a_prompt_too_long(server: Server) -> None:
     assert told["done"] and told["prompt_eval_count"] < 60
 
 
-def test_a_loop_is_told_in_words_that_clients_know(server: Server) -> None:
-    prompt = "Yes, I am good. " * 12
-    body = {"model": "smollm2", "prompt": prompt, "raw": True, "options": {"temperature": 0, "num_predict": 1500}}
+def test_an_answer_that_was_ended_says_why(server: Server) -> None:
+    """In a word that Ollama's clients know, and in a field for those who know us; a loop is told in the same way."""
+    options = {"num_predict": 1500, "ignore_eos": True, "max_time": 0.5, "loop_guard": False}
+    body = {"model": "smollm2", "prompt": "Once upon a time", "raw": True, "options": options}
     *pieces, last = server.post("/api/generate", body).lines()
-    assert last["done"] and last["done_reason"] == "length" and last["edgellm"]["finish_reason"] == "repetition"
-    assert last["eval_count"] < 400 and not any(piece["done"] for piece in pieces)
-    assert "good" in last["edgellm"]["repeated"]
+    assert last["done"] and last["done_reason"] == "length" and last["edgellm"] == {"finish_reason": "time"}
+    assert 0 < last["eval_count"] < 1000 and not any(piece["done"] for piece in pieces)
 
 
 def test_eight_clients_at_once(client: ollama.Client) -> None:
@@ -372,7 +372,7 @@ HOSTILE: list[bytes] = [
     b'{"model": "/etc/passwd"}',
     b'{"model": "smollm2\\u0000"}',
     b'{"model": "' + b"a" * 100_000 + b'"}',
-    b'{"model": "smollm2", "prompt": "\\ud800", "input": "\\ud800", "messages": [{"role": "user", "content": "\\ud800"}]}',
+    b'{"model": "smollm2", "prompt": "\\ud800", "input": "\\ud800", "messages": [{"role": "user\\ud800"}]}',
     b'{"model": "smollm2", "options": []}',
     b'{"model": "smollm2", "options": {"temperature": NaN}}',
     b'{"model": "smollm2", "options": {"temperature": 1e999}}',
