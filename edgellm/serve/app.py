@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edgellm.errors import EdgellmError
-from edgellm.serve import openai, page, prometheus, status, tokenizing
+from edgellm.serve import lmstudio, ollama, ollama_models, openai, page, prometheus, status, tokenizing
 from edgellm.serve.accounting import Accounting
 from edgellm.serve.current import Handled
 from edgellm.serve.guards import Guards
@@ -38,6 +38,9 @@ ROUTES = [
     *prometheus.ROUTES,
     *openai.ROUTES,
     *tokenizing.ROUTES,
+    *ollama.ROUTES,
+    *ollama_models.ROUTES,
+    *lmstudio.ROUTES,
 ]
 
 

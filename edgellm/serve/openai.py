@@ -15,14 +15,14 @@ from starlette.routing import Route
 from edgellm.serve.answers import Answer, Ending, Protocol
 from edgellm.serve.catalog import Kind, ServedModel
 from edgellm.serve.echo import echo
+from edgellm.serve.embedding import embed
 from edgellm.serve.merging import Merged
 from edgellm.serve.openai_requests import ChatRequest, CompletionRequest, EmbeddingRequest, Generation
-from edgellm.serve.problems import TOO_LONG, Problem
+from edgellm.serve.problems import Problem
 from edgellm.serve.requests import parsed
 from edgellm.serve.responding import Output, Working, encoded
 from edgellm.serve.service import Service, service_of
-from edgellm.serve.shortening import shorter_messages, shorter_prompt
-from edgellm.serve.upstream import Event, UpstreamRefused
+from edgellm.serve.upstream import Event
 from edgellm.serve.worker import Worker
 
 END = b"data: [DONE]\n\n"
@@ -76,8 +76,8 @@ async def embeddings(request: Request) -> Response:
 
     async def work(out: Output) -> None:
         async with service.pool.lease(model.name, Kind.EMBEDDING) as worker:
-            body = {"model": model.name, **asked.given("model", "user", "truncate")}
-            reply = await worker.upstream.post("/v1/embeddings", body)
+            form = asked.encoding_format or "float"
+            reply = await embed(worker, asked.texts, truncate=bool(asked.truncate), encoding_format=form)
             service.metrics.embedded(model.name, reply)
             await out.json(reply)
 
@@ -103,26 +103,11 @@ async def _answer(
     whole: Callable[[Merged, Ending], dict[str, Any]],
     out: Output,
 ) -> None:
-    while True:
-        try:
-            async with service.answering(worker, protocol, body, asked) as answer:
-                if asked.stream:
-                    await _stream(service, worker, answer, asked, out)
-                else:
-                    await _merge(service, worker, answer, whole, out)
-                return
-        except UpstreamRefused as error:
-            if error.error.get("type") != TOO_LONG or not asked.truncate:
-                raise
-            body = await _shortened(worker, body, error)
-
-
-async def _shortened(worker: Worker, body: dict[str, Any], error: UpstreamRefused) -> dict[str, Any]:
-    """The body without the oldest part of its prompt: the request asked for that."""
-    excess = int(error.error["n_prompt_tokens"]) - int(error.error["n_ctx"]) + 1
-    if "messages" in body:
-        return {**body, "messages": shorter_messages(body["messages"], excess, int(error.error["n_prompt_tokens"]))}
-    return {**body, "prompt": await shorter_prompt(worker.upstream, body["prompt"], int(error.error["n_ctx"]))}
+    async with service.answering(worker, protocol, body, asked) as answer:
+        if asked.stream:
+            await _stream(service, worker, answer, asked, out)
+        else:
+            await _merge(service, worker, answer, whole, out)
 
 
 async def _merge(

@@ -97,7 +97,7 @@ def test_a_long_prompt_leaves_an_answer_its_turn(start: Callable[..., Server]) -
                     other.start()
         other.join()
         assert n_tokens > 150
-        # A whole batch of the prompt would take as long as hundreds of tokens; how long that is is the machine's affair.
+        # A whole batch of the prompt would take as long as hundreds of tokens; how long is the machine's affair.
         assert max(gaps[6:]) < 1.0 + 20 * sorted(gaps[6:])[len(gaps) // 2]
 
 
