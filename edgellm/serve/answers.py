@@ -27,12 +27,13 @@ CONTROL = "/v1/chat/completions/control"
 
 
 class Protocol(str, Enum):
-    """A way to ask the worker for text; the value is its path there."""
+    """A way to ask the worker for text; the value is its path there.
+
+    Its own forms of Responses and Messages are not used: they lose what chat has (sampling, schemas, a chosen tool).
+    """
 
     CHAT = "/v1/chat/completions"
     COMPLETIONS = "/v1/completions"
-    RESPONSES = "/v1/responses"
-    MESSAGES = "/v1/messages"
 
 
 def _chat_text(data: Any) -> str:
@@ -50,20 +51,9 @@ def _completion_text(data: Any) -> str:
     return choices[0].get("text") or "" if choices else ""
 
 
-def _response_text(data: Any) -> str:
-    return data["delta"] if str(data.get("type", "")).endswith("text.delta") else ""
-
-
-def _message_text(data: Any) -> str:
-    delta = data.get("delta") if data.get("type") == "content_block_delta" else None
-    return delta.get("text") or delta.get("thinking") or "" if delta else ""
-
-
 _TEXT: dict[Protocol, Callable[[Any], str]] = {
     Protocol.CHAT: _chat_text,
     Protocol.COMPLETIONS: _completion_text,
-    Protocol.RESPONSES: _response_text,
-    Protocol.MESSAGES: _message_text,
 }
 
 
@@ -138,8 +128,6 @@ async def _watched(
     text_of = _TEXT[protocol]
     async for event in events:
         data = event.data
-        if protocol is Protocol.MESSAGES and data.get("type") == "message_start":
-            ending.name = data["message"]["id"]  # the worker names these itself
         if "error" in data and "choices" not in data:
             raise EngineError("the worker failed while it answered", why=str(data["error"])[:200])
         text = text_of(data)

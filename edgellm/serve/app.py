@@ -16,8 +16,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edgellm.errors import EdgellmError
-from edgellm.serve import openai
+from edgellm.serve import anthropic, openai, responses
 from edgellm.serve.guards import Guards
+from edgellm.serve.openapi import document
 from edgellm.serve.problems import Problem, bodiless, problem_of
 from edgellm.serve.service import Service, service_of
 from edgellm.suggest import did_you_mean
@@ -29,7 +30,18 @@ async def health(request: Request) -> Response:
     return JSONResponse({"status": "ok", "loaded": [state.model.name for state in service.pool.loaded]})
 
 
-ROUTES = [Route("/health", health, methods=["GET"]), *openai.ROUTES]
+async def description(request: Request) -> Response:
+    """GET /openapi.json: this description."""
+    return JSONResponse(document(ROUTES))
+
+
+ROUTES = [
+    Route("/health", health, methods=["GET"]),
+    Route("/openapi.json", description, methods=["GET"]),
+    *openai.ROUTES,
+    *responses.ROUTES,
+    *anthropic.ROUTES,
+]
 
 
 def application(service: Service, lifespan: contextlib.AbstractAsyncContextManager[None] | None = None) -> ASGIApp:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,10 @@ from edgellm.serve.catalog import Kind, ServedModel
 from edgellm.serve.metrics import Metrics
 from edgellm.serve.options import ServeOptions
 from edgellm.serve.pool import Pool
-from edgellm.serve.problems import Problem
+from edgellm.serve.problems import TOO_LONG, Problem
 from edgellm.serve.requests import Sampling
+from edgellm.serve.shortening import shortened
+from edgellm.serve.upstream import UpstreamRefused
 from edgellm.serve.worker import Worker
 
 
@@ -49,15 +51,39 @@ class Service:
         protocol: Protocol,
         body: dict[str, Any],
         asked: Sampling,
+        *,
+        counted_as: str | None = None,
     ) -> AsyncIterator[Answer]:
-        """An answer under way, counted; what the model's recipe recommends is added to what was asked."""
+        """An answer under way, counted; what the model's recipe recommends is added to what was asked.
+
+        A prompt that is too long is shortened if that was asked for.
+        """
         guard = self.options.loop_guard if asked.loop_guard is None else asked.loop_guard
         whole = {"model": worker.model.name, **worker.model.sampling, **body}
+        _check_biases(asked, worker.model)
         # Of several answers at once the worker can stop none alone.
         guarded = guard and whole.get("n", 1) == 1
-        async with answer(worker, protocol, whole, guard=guarded, max_seconds=asked.max_time) as events:
-            with self.metrics.watching(worker.model.name, protocol.name.lower(), events.ending):
-                yield events
+        async with AsyncExitStack() as stack:
+            while True:
+                try:
+                    asking = answer(worker, protocol, whole, guard=guarded, max_seconds=asked.max_time)
+                    events = await stack.enter_async_context(asking)
+                    break
+                except UpstreamRefused as error:
+                    if error.error.get("type") != TOO_LONG or not asked.wants_truncation:
+                        raise
+                    whole = await shortened(worker.upstream, whole, error)
+            named = counted_as or protocol.name.lower()
+            stack.enter_context(self.metrics.watching(worker.model.name, named, events.ending))
+            yield events
+
+
+def _check_biases(asked: Sampling, model: ServedModel) -> None:
+    """The worker would leave out what is no token."""
+    for token in asked.logit_bias or ():
+        if int(token) >= model.outline.n_vocab:
+            message = f"logit_bias: {model.name} has no token {token}, only 0 to {model.outline.n_vocab - 1}"
+            raise Problem(400, message, code="bad-field", field="logit_bias")
 
 
 def service_of(request: Request) -> Service:
