@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edgellm.errors import EdgellmError
-from edgellm.serve import anthropic, openai, responses
+from edgellm.serve import anthropic, openai, rerank, responses
 from edgellm.serve.guards import Guards
 from edgellm.serve.openapi import document
 from edgellm.serve.problems import Problem, bodiless, problem_of
@@ -41,6 +41,7 @@ ROUTES = [
     *openai.ROUTES,
     *responses.ROUTES,
     *anthropic.ROUTES,
+    *rerank.ROUTES,
 ]
 
 

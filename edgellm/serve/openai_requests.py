@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from edgellm.serve.requests import Body, Count, Metadata, Name, Streamed
+from edgellm.serve.requests import Arguments, Body, Count, Metadata, Name, Streamed
 from edgellm.serve.tool_choice import Allowed, Mode, NamedTool, chosen
 
 MaxTokens = Annotated[int, Field(ge=-1, le=2**31 - 1)]
@@ -35,7 +35,7 @@ class FunctionCall(Body):
     """What a model wants called; `arguments` is JSON in a string."""
 
     name: Name
-    arguments: Text = ""
+    arguments: Arguments = "{}"
 
 
 class ToolCall(Body):
@@ -181,7 +181,7 @@ class ChatRequest(Generation):
             "tool_choice", "logprobs", "top_logprobs",
         )  # fmt: skip
         body["messages"] = [message.for_worker() for message in self.messages]
-        body |= chosen([tool.given() for tool in self.tools or ()], self.tool_choice)
+        body = chosen([tool.given() for tool in self.tools or ()], self.tool_choice) | body
         if self.n_top is not None:
             body |= {"logprobs": True, "top_logprobs": max(1, self.n_top)}
         if self.max_completion_tokens is not None:

@@ -85,8 +85,26 @@ def _refused(error: UpstreamRefused) -> Problem:
     message = str(told.get("message") or "the worker refused the request")
     if told.get("type") == TOO_LONG:
         return too_long(int(told.get("n_prompt_tokens", 0)), int(told.get("n_ctx", 0)))
+    if "is too large to process" in message:
+        return Problem(400, _plain(message), code="context_length_exceeded", field="input")
     status = error.reply.status
-    return Problem(status if status in (400, 404, 501) else 500, message, code=str(told.get("type") or "worker-failed"))
+    if status == 500 and not any(fault in message for fault in _FAULTS):
+        status = 400  # the worker calls so what it cannot make a prompt, a grammar or a template of
+    return Problem(status if status in (400, 404) else 500, _plain(message), code=_code(told))
+
+
+# What the worker says, with status 500, of faults that are its own.
+_FAULTS = ("got exception", "ompute error", "failed to", "context shift", "worker refused")
+
+
+def _plain(message: str) -> str:
+    """A message of bounded length, on one line; the worker repeats what it cannot read."""
+    return " ".join(message.split())[:500]
+
+
+def _code(told: Mapping[str, Any]) -> str:
+    kind = str(told.get("type") or "worker-failed")
+    return "bad-request" if kind in ("server_error", "invalid_request_error") else kind
 
 
 def too_long(n_prompt: int, n_ctx: int) -> Problem:

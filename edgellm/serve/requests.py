@@ -6,9 +6,10 @@ request = parsed(Request, b'{"model": "smollm2"}')
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from edgellm.serve.problems import Problem
 from edgellm.suggest import did_you_mean
@@ -40,6 +41,18 @@ Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 Stops = Annotated[list[Stop], Field(max_length=64)]
 # JSON's keys are strings.
 TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+
+
+def is_json(value: str) -> str:
+    """A call's arguments, which must be JSON: chat templates read them."""
+    try:
+        json.loads(value or "{}")
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON; leave out a call that was cut off") from None
+    return value or "{}"
+
+
+Arguments = Annotated[str, Field(max_length=32 << 20), AfterValidator(is_json)]
 
 
 class Sampling(Body):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from edgellm.serve.openai_requests import Text
-from edgellm.serve.requests import Body, Metadata, Name, Streamed
+from edgellm.serve.requests import Arguments, Body, Metadata, Name, Streamed
 from edgellm.serve.tool_choice import Allowed, AllowedTools, FunctionName, Mode, NamedTool, chosen
 
 Status = Literal["in_progress", "completed", "incomplete"] | None
@@ -54,7 +54,7 @@ class CallItem(Body):
     type: Literal["function_call"]
     call_id: str
     name: Name
-    arguments: Text
+    arguments: Arguments
     id: str | None = None
     status: Status = None
 

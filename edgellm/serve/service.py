@@ -7,7 +7,7 @@ service.model("smollm2:latest")
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,7 @@ from edgellm.serve.pool import Pool
 from edgellm.serve.problems import TOO_LONG, Problem
 from edgellm.serve.requests import Sampling
 from edgellm.serve.shortening import shortened
+from edgellm.serve.tool_prelude import forced
 from edgellm.serve.upstream import UpstreamRefused
 from edgellm.serve.worker import Worker
 
@@ -60,7 +61,9 @@ class Service:
         """
         guard = self.options.loop_guard if asked.loop_guard is None else asked.loop_guard
         whole = {"model": worker.model.name, **worker.model.sampling, **body}
-        _check_biases(asked, worker.model)
+        _check(whole, worker.model)
+        if worker.model.has_prelude:
+            whole = forced(whole)
         # Of several answers at once the worker can stop none alone.
         guarded = guard and whole.get("n", 1) == 1
         async with AsyncExitStack() as stack:
@@ -78,12 +81,16 @@ class Service:
             yield events
 
 
-def _check_biases(asked: Sampling, model: ServedModel) -> None:
-    """The worker would leave out what is no token."""
-    for token in asked.logit_bias or ():
+def _check(body: Mapping[str, Any], model: ServedModel) -> None:
+    """Refuse what the worker would leave out in silence."""
+    for token in body.get("logit_bias") or ():
         if int(token) >= model.outline.n_vocab:
             message = f"logit_bias: {model.name} has no token {token}, only 0 to {model.outline.n_vocab - 1}"
             raise Problem(400, message, code="bad-field", field="logit_bias")
+    form = (body.get("response_format") or {}).get("type", "text")
+    if form != "text" and body.get("tools") and body.get("tool_choice") != "none":
+        message = f"response_format: {form} cannot be combined with tools; the model could not call them"
+        raise Problem(400, message, code="bad-field", field="response_format")
 
 
 def service_of(request: Request) -> Service:

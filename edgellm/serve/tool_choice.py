@@ -2,7 +2,7 @@
 
 tools, choice = chosen(tools, NamedTool(type="function", function=FunctionName(name="weather")))
 
-A tool that must be called is the only one that the model is shown, and then one is required.
+A tool that must be called is the only one that the model is shown, and then one is required, once.
 """
 
 from __future__ import annotations
@@ -49,15 +49,17 @@ def chosen(tools: Sequence[dict[str, Any]], choice: Mode | NamedTool | Allowed |
         if choice == "required" and not tools:
             raise _unknown("a tool is required, and tools has none")
         return {**({"tools": list(tools)} if tools else {}), **({"tool_choice": choice} if choice and tools else {})}
+    mode: dict[str, Any]
     if isinstance(choice, NamedTool):
-        names, mode = [choice.function.name], "required"
+        names, mode = [choice.function.name], {"tool_choice": "required", "parallel_tool_calls": False}
     else:
-        names, mode = [tool.function.name for tool in choice.allowed_tools.tools], choice.allowed_tools.mode
+        names = [tool.function.name for tool in choice.allowed_tools.tools]
+        mode = {"tool_choice": choice.allowed_tools.mode}
     known = {tool["function"]["name"]: tool for tool in tools}
     for name in names:
         if name not in known:
             raise _unknown(f"tools has no function {name[:100]!r}")
-    return {"tools": [known[name] for name in names], "tool_choice": mode}
+    return {"tools": [known[name] for name in names], **mode}
 
 
 def _unknown(why: str) -> Problem:
