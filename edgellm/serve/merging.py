@@ -55,21 +55,23 @@ class _Choice:
 
 
 class Usage:
-    """What an answer took in tokens; each of its `n` choices tells it, with the prompt that they have in common."""
+    """What an answer took in tokens, told choice by choice; `n` of them have a prompt in common."""
 
     def __init__(self, n: int = 1) -> None:
         self._n = n
-        self._prompt = self._cached = self._answer = 0
+        self._prompts: dict[int, tuple[int, int]] = {}
+        self._answer = 0
 
-    def add(self, usage: Mapping[str, Any]) -> None:
-        """What one choice took."""
-        self._prompt += usage["prompt_tokens"]
-        self._cached += (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+    def add(self, usage: Mapping[str, Any], index: int) -> None:
+        """What the choice of that index took."""
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+        self._prompts[index // self._n] = (usage["prompt_tokens"], cached)
         self._answer += usage["completion_tokens"]
 
     def as_field(self) -> dict[str, Any]:
         """All together."""
-        prompt, cached = -(-self._prompt // self._n), self._cached // self._n
+        prompt = sum(tokens for tokens, _ in self._prompts.values())
+        cached = sum(cached for _, cached in self._prompts.values())
         return {
             "prompt_tokens": prompt,
             "completion_tokens": self._answer,
@@ -95,12 +97,14 @@ class Merged:
 
     def add(self, data: dict[str, Any]) -> None:
         """The next event."""
+        index = 0  # a chat's usage comes without a choice, and it has one prompt
         for choice in data.get("choices") or ():
-            self._choices.setdefault(choice.get("index", 0), _Choice()).add(choice)
+            index = choice.get("index", 0)
+            self._choices.setdefault(index, _Choice()).add(choice)
         if not self._about:
             self._about = {name: data.get(name) for name in ("id", "created", "model", "system_fingerprint")}
         if data.get("usage"):
-            self._usage.add(data["usage"])
+            self._usage.add(data["usage"], index)
         self.timings = data.get("timings") or self.timings
 
     def as_chat(self, ending: Ending) -> dict[str, Any]:

@@ -174,7 +174,7 @@ class _Chunks:
             return
         finish, self._finish = self._finish, None
         if usage := numbers.get("usage"):
-            self._usage.add(usage)
+            self._usage.add(usage, finish["choices"][0].get("index", 0))
         timings = numbers.get("timings") or {}
         self._metrics.timings(self._model, timings)
         about = {"usage": self._usage.as_field(), **({"timings": timings} if timings else {})}

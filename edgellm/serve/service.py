@@ -65,7 +65,7 @@ class Service:
         if worker.model.has_prelude:
             whole = forced(whole)
         # Of several answers at once the worker can stop none alone.
-        guarded = guard and whole.get("n", 1) == 1
+        guarded = guard and whole.get("n", 1) == 1 and not _has_several(whole.get("prompt"))
         async with AsyncExitStack() as stack:
             while True:
                 try:
@@ -79,6 +79,11 @@ class Service:
             named = counted_as or protocol.name.lower()
             stack.enter_context(self.metrics.watching(worker.model.name, named, events.ending))
             yield events
+
+
+def _has_several(prompt: Any) -> bool:
+    """Whether these are several prompts; one may be a list of tokens."""
+    return isinstance(prompt, list) and len(prompt) > 1 and not isinstance(prompt[0], int)
 
 
 def _check(body: Mapping[str, Any], model: ServedModel) -> None:
