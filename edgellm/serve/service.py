@@ -64,6 +64,7 @@ class Service:
         _check(whole, worker.model)
         if worker.model.has_prelude:
             whole = forced(whole)
+        whole = _continued(whole)
         # Of several answers at once the worker can stop none alone.
         guarded = guard and whole.get("n", 1) == 1 and not _has_several(whole.get("prompt"))
         async with AsyncExitStack() as stack:
@@ -84,6 +85,14 @@ class Service:
 def _has_several(prompt: Any) -> bool:
     """Whether these are several prompts; one may be a list of tokens."""
     return isinstance(prompt, list) and len(prompt) > 1 and not isinstance(prompt[0], int)
+
+
+def _continued(body: dict[str, Any]) -> dict[str, Any]:
+    """A chat that ends with a part of the answer gets the rest; by itself the worker would repeat that part."""
+    last = (body.get("messages") or [{}])[-1]
+    if last.get("role") != "assistant" or last.get("tool_calls") or "continue_final_message" in body:
+        return body
+    return {**body, "continue_final_message": "content", "add_generation_prompt": False}
 
 
 def _check(body: Mapping[str, Any], model: ServedModel) -> None:

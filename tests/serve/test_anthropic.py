@@ -67,11 +67,17 @@ def test_a_call_and_its_result(client: anthropic.Anthropic) -> None:
 def test_a_loop_is_ended(server: Server) -> None:
     said = "Yes, I am good. " * 12
     messages = [{"role": "user", "content": said}, {"role": "assistant", "content": said}]
-    reply = server.post(
-        "/v1/messages", {"model": "smollm2", "messages": messages, "max_tokens": 1000, "temperature": 0}
-    ).json()
+    body = {"model": "smollm2", "messages": messages, "max_tokens": 1000, "temperature": 0, "ignore_eos": True}
+    reply = server.post("/v1/messages", body).json()
     assert reply["stop_reason"] == "max_tokens" and reply["edgellm"]["finish_reason"] == "repetition"
     assert reply["usage"]["output_tokens"] < 400 and reply["content"][0]["text"].count("I am good") <= 1
+
+
+def test_an_answer_that_was_begun_is_continued(server: Server) -> None:
+    begun = {"role": "assistant", "content": "The capital of France is"}
+    body = {"model": "smollm2", "messages": [*QUESTION, begun], "max_tokens": 8, "temperature": 0}
+    text = server.post("/v1/messages", body).json()["content"][0]["text"]
+    assert "Paris" in text and "capital of France is" not in text
 
 
 def test_errors_have_their_shape(client: anthropic.Anthropic, server: Server) -> None:
