@@ -60,7 +60,6 @@ class Service:
         protocol: Protocol,
         body: dict[str, Any],
         asked: Sampling,
-        *,
     ) -> AsyncIterator[Answer]:
         """An answer under way, counted; what the model's recipe recommends is added to what was asked.
 
