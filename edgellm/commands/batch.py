@@ -176,7 +176,7 @@ def _watch(job: Batch, report: Report, *, quiet: bool) -> None:
 def _end(tally: Tally, output: Path, *, as_json: bool, quiet: bool) -> None:
     """The summary, and the exit code."""
     from edgellm.ui.console import note, print_json
-    from edgellm.ui.units import duration, rate
+    from edgellm.ui.units import consumption, duration, rate, size
 
     if as_json:
         print_json({"output": output, "tally": tally})
@@ -189,6 +189,8 @@ def _end(tally: Tally, output: Path, *, as_json: bool, quiet: bool) -> None:
                 f"{tally.prompt_tokens:,} prompt tokens{reused}, {tally.completion_tokens:,} generated "
                 f"in {duration(tally.seconds)}, {rate(tally.rate)} in {tally.n_slots} slot{'s' * (tally.n_slots > 1)}"
             )
+            used = consumption(tally.cores_used, tally.energy_joules, tally.completion_tokens)
+            note(f"{used}; {size(tally.peak_resident_bytes)} of memory at most")
     if tally.failed:
         raise typer.Exit(EXIT_ROWS_FAILED)
 
