@@ -114,7 +114,7 @@ def batch(
         "model": path.name, "bytes": path.stat().st_size, "shard": f"{part.index}/{part.count}", "seed": seed,
         "ctx-size": ctx_size, "system": load_options.system or "", "raw": raw, "max-tokens": max_tokens,
         "format": form or "", "grammar": structure.grammar if structure else "",
-        **{name: value for name, value in asdict(sampling).items() if name not in ("seed", "grammar")},
+        **{name: value for name, value in asdict(sampling).items() if name != "seed" and "grammar" not in name},
     }  # fmt: skip
     with Journal(output) as journal:
         holding = journal.agree(begun_with, {"seed": sampling.seed})

@@ -208,7 +208,7 @@ class Conversation:
 
     def _structured(self, sampling: Sampling) -> Sampling:
         """With the grammar of `--format` or `--grammar`."""
-        return replace(sampling, grammar=self._structure.grammar) if self._structure else sampling
+        return self._structure.constrain(sampling) if self._structure else sampling
 
     def _check(self) -> None:
         """Whether the last answer has the form that was asked for; one that was stopped need not."""

@@ -227,7 +227,9 @@ class Batch:
         structure = from_schema(request.schema, options.bindings) if request.schema else options.structure
         # A seed for each row, and the same when the batch goes on.
         seeded = replace(options.sampling, seed=(options.sampling.seed + line.row) % 2**32)
-        sampling = replace(seeded, **request.sampling, grammar=structure.grammar if structure else "")
+        sampling = replace(seeded, **request.sampling)
+        if structure is not None:
+            sampling = structure.constrain(sampling)
         prompt = self._prompt(request)
         check_length(len(prompt), self._plan.n_ctx)
         max_tokens = options.max_tokens if request.max_tokens is None else request.max_tokens
@@ -290,9 +292,13 @@ class Batch:
         row.attempts += 1
         sampling = replace(row.job.sampling, seed=(row.job.sampling.seed + 1) % 2**32)
         row.job = replace(row.job, sampling=sampling)
-        if self._batcher is not None:
+        if self._batcher is None:
+            return
+        try:
             self._batcher.admit(row.job)
             self._rows[row.job.key] = row
+        except EdgellmError as error:  # its grammar turned out to be too much
+            self._journal.record(row.job.key, refused(row.line, row.custom_id, error))
 
     def _embed(self, request: Embedding) -> dict[str, Any]:
         if self._embedder is None:
