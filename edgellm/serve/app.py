@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edgellm.errors import EdgellmError
-from edgellm.serve import openai, page, prometheus, status
+from edgellm.serve import openai, page, prometheus, status, tokenizing
 from edgellm.serve.accounting import Accounting
 from edgellm.serve.current import Handled
 from edgellm.serve.guards import Guards
@@ -37,6 +37,7 @@ ROUTES = [
     *status.ROUTES,
     *prometheus.ROUTES,
     *openai.ROUTES,
+    *tokenizing.ROUTES,
 ]
 
 

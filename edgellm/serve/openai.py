@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from edgellm.serve.answers import Answer, Ending, Protocol
 from edgellm.serve.catalog import Kind, ServedModel
+from edgellm.serve.echo import echo
 from edgellm.serve.merging import Merged
 from edgellm.serve.openai_requests import ChatRequest, CompletionRequest, EmbeddingRequest, Generation
 from edgellm.serve.problems import TOO_LONG, Problem
@@ -59,6 +60,9 @@ async def completions(request: Request) -> Response:
     model = service.model(asked.model, Kind.CHAT, Kind.COMPLETION)
 
     async def work(out: Output) -> None:
+        if asked.echo:
+            await echo(service, model, asked, out)
+            return
         async with service.pool.lease(model.name, Kind.CHAT, Kind.COMPLETION) as worker:
             await _answer(service, worker, Protocol.COMPLETIONS, asked, asked.for_worker(), Merged.as_completion, out)
 

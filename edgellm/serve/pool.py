@@ -75,6 +75,8 @@ class Pool:
         self._states: dict[str, Loaded] = {}
         self._loading = asyncio.Lock()  # one model after the other: each looks at what memory there is
         self._closed = False
+        # Ends something else of this server that holds memory for nothing; tells whether there was any.
+        self.release: Callable[[], Awaitable[bool]] | None = None
         self.n_restarts = 0
 
     @property
@@ -128,7 +130,7 @@ class Pool:
         model = self.catalog.get(name)
         current().model = model.name
         if kinds and model.kind not in kinds:
-            raise _wrong_kind(model, kinds)
+            raise wrong_kind(model, kinds)
         if self._closed:
             raise Problem(503, "the server is shutting down", code="shutting-down", retry_after=RETRY_SECONDS)
         state = self._states.setdefault(model.name, Loaded(model))
@@ -171,6 +173,13 @@ class Pool:
         if worker is not None:
             await worker.stop()
             log.info("unloaded %s", state.model.name)
+
+    async def unload_idle(self) -> bool:
+        """End the worker that was used least recently and has nothing to do; tells whether there was one."""
+        idle = [state for state in self.loaded if state.in_flight == 0]
+        if idle:
+            await self.unload(min(idle, key=lambda state: state.last_used))
+        return bool(idle)
 
     def close(self) -> None:
         """Take no more requests."""
@@ -228,20 +237,21 @@ class Pool:
                     return plan
             except DoesNotFit as error:
                 problem = error
+                if self.release is not None and await self.release():
+                    continue
             if not self.loaded:
                 raise problem or EngineError("no model may be loaded", why="--max-loaded is 0")
-            idle = [other for other in self.loaded if other.in_flight == 0]
-            if idle:
-                await self.unload(min(idle, key=lambda other: other.last_used))
-            elif self._clock() > deadline:
+            if await self.unload_idle():
+                continue
+            if self._clock() > deadline:
                 busy = ", ".join(other.model.name for other in self.loaded)
                 message = f"there is no room for {state.model.name} while {busy} is in use"
                 raise Problem(503, message, code="models-busy", retry_after=RETRY_SECONDS)
-            else:
-                await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)
 
 
-def _wrong_kind(model: ServedModel, kinds: tuple[Kind, ...]) -> Problem:
+def wrong_kind(model: ServedModel, kinds: tuple[Kind, ...]) -> Problem:
+    """What a client is told who asks a model for what it cannot do."""
     does = {Kind.EMBEDDING: "turns texts into vectors", Kind.COMPLETION: "continues text and does not chat"}
     what = does.get(model.kind, "writes text and gives no vectors")
     asked = " or ".join(kind.value for kind in kinds)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from edgellm.serve.metrics import Metrics
 from edgellm.serve.options import ServeOptions
 from edgellm.serve.pool import Pool
 from edgellm.serve.running import Record
+from edgellm.serve.scoring_pool import ScoringPool
 from edgellm.serve.service import Service
 from edgellm.serve.worker import Worker
 from edgellm.settings import Settings
@@ -46,7 +46,7 @@ def serve(
     """
 
     async def start(model: ServedModel, plan: RunPlan) -> Worker:
-        worker = await Worker.start(program, model, plan, log=settings.logs / f"{file_name(model.name)}.log")
+        worker = await Worker.start(program, model, plan, log=settings.logs / f"{model.file_name}.log")
         await asyncio.to_thread(record.add_worker, worker.pid)
         return worker
 
@@ -56,17 +56,20 @@ def serve(
         on_ready(service)
 
     record = Record.of(settings.servers, options, tuple(model.name for model in catalog))
-    pool = Pool(catalog, options, start, n_threads=options.n_threads or usable_cores())
-    service = Service(options, pool, Metrics())
+    n_threads = options.n_threads or usable_cores()
+    pool = Pool(catalog, options, start, n_threads=n_threads)
+    scoring = ScoringPool(pool, options, settings.logs, n_threads=n_threads)
+    service = Service(options, pool, scoring, Metrics())
 
     @contextlib.asynccontextmanager
     async def living() -> AsyncIterator[None]:
-        unloading = asyncio.create_task(pool.run())
+        unloading = asyncio.create_task(pool.run()), asyncio.create_task(scoring.run())
         try:
             yield
         finally:
-            unloading.cancel()
-            await pool.stop()
+            for task in unloading:
+                task.cancel()
+            await asyncio.gather(pool.stop(), scoring.stop())
             record.remove()
             log.info("stopped")
 
@@ -74,8 +77,3 @@ def serve(
     app = application(service, living(), on_request)
     with logging_to(settings.logs / "serve.log", secrets=options.api_keys):
         http_server.run(app, options, listener, on_ready=ready, on_stop=pool.close)
-
-
-def file_name(model: str) -> str:
-    """A model's name as that of a file."""
-    return re.sub(r"[^\w.-]+", "_", model)[:100]

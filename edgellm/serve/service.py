@@ -21,6 +21,7 @@ from edgellm.serve.options import ServeOptions
 from edgellm.serve.pool import Pool
 from edgellm.serve.problems import Problem
 from edgellm.serve.requests import Sampling
+from edgellm.serve.scoring_pool import ScoringPool
 from edgellm.serve.worker import Worker
 
 
@@ -30,6 +31,7 @@ class Service:
 
     options: ServeOptions
     pool: Pool
+    scoring: ScoringPool
     metrics: Metrics
     started: float = field(default_factory=time.time)
 
