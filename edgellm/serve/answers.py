@@ -27,12 +27,13 @@ CONTROL = "/v1/chat/completions/control"
 
 
 class Protocol(str, Enum):
-    """A way to ask the worker for text; the value is its path there."""
+    """A way to ask the worker for text; the value is its path there.
+
+    Its own forms of Responses and Messages are not used: they lose what chat has (sampling, schemas, a chosen tool).
+    """
 
     CHAT = "/v1/chat/completions"
     COMPLETIONS = "/v1/completions"
-    RESPONSES = "/v1/responses"
-    MESSAGES = "/v1/messages"
 
 
 def _chat_text(data: Any) -> str:
@@ -50,20 +51,9 @@ def _completion_text(data: Any) -> str:
     return choices[0].get("text") or "" if choices else ""
 
 
-def _response_text(data: Any) -> str:
-    return data["delta"] if str(data.get("type", "")).endswith("text.delta") else ""
-
-
-def _message_text(data: Any) -> str:
-    delta = data.get("delta") if data.get("type") == "content_block_delta" else None
-    return delta.get("text") or delta.get("thinking") or "" if delta else ""
-
-
 _TEXT: dict[Protocol, Callable[[Any], str]] = {
     Protocol.CHAT: _chat_text,
     Protocol.COMPLETIONS: _completion_text,
-    Protocol.RESPONSES: _response_text,
-    Protocol.MESSAGES: _message_text,
 }
 
 
@@ -71,12 +61,14 @@ _TEXT: dict[Protocol, Callable[[Any], str]] = {
 class Ending:
     """How an answer ended that we had ended: `reason` is `repetition` or `time`, empty if it ended by itself.
 
-    `kept` counts the pieces of text up to where the loop began. `name` is what the worker calls the answer.
+    `kept` counts the pieces of text up to where the loop began. `has_call` says that we ended it after its first call
+    of a tool, as was asked. `name` is what the worker calls the answer.
     """
 
     reason: str = ""
     loop: Loop | None = None
     kept: int = 0
+    has_call: bool = False
     n_pieces: int = 0
     name: str = ""
     on_first_text: Callable[[], None] = lambda: None
@@ -125,7 +117,8 @@ async def answer(
             timer = asyncio.create_task(_end_later(worker, ending, max_seconds))
             stack.callback(timer.cancel)
         guarded = LoopGuard() if guard else None
-        yield Answer(ending, _watched(events, worker, protocol, guarded, ending))
+        alone = body.get("parallel_tool_calls") is False and body.get("n", 1) == 1
+        yield Answer(ending, _watched(events, worker, protocol, guarded, ending, alone=alone))
 
 
 async def _watched(
@@ -134,14 +127,17 @@ async def _watched(
     protocol: Protocol,
     guard: LoopGuard | None,
     ending: Ending,
+    *,
+    alone: bool,
 ) -> AsyncIterator[Event]:
     text_of = _TEXT[protocol]
     async for event in events:
         data = event.data
-        if protocol is Protocol.MESSAGES and data.get("type") == "message_start":
-            ending.name = data["message"]["id"]  # the worker names these itself
         if "error" in data and "choices" not in data:
             raise EngineError("the worker failed while it answered", why=str(data["error"])[:200])
+        if alone and (data := _first_call_only(data, ending)) is None:
+            await _end(worker, ending.name)
+            continue
         text = text_of(data)
         if text and ending.loop is not None:
             continue
@@ -154,6 +150,17 @@ async def _watched(
                 ending.reason, ending.loop, ending.kept = "repetition", loop, loop.kept_tokens
                 await _end(worker, ending.name)
         yield event
+
+
+def _first_call_only(data: dict[str, Any], ending: Ending) -> dict[str, Any] | None:
+    """The event, or nothing for a second call of a tool where one was allowed: the worker's grammar takes more."""
+    for choice in data.get("choices") or ():
+        if any(call.get("index", 0) > 0 for call in (choice.get("delta") or {}).get("tool_calls") or ()):
+            ending.has_call = True
+            return None
+        if ending.has_call and choice.get("finish_reason"):
+            choice["finish_reason"] = "tool_calls"
+    return data
 
 
 async def _end_later(worker: Worker, ending: Ending, seconds: float) -> None:

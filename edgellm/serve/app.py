@@ -16,10 +16,23 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edgellm.errors import EdgellmError
-from edgellm.serve import openai, page, prometheus, status, tokenizing
+from edgellm.serve import (
+    anthropic,
+    lmstudio,
+    ollama,
+    ollama_models,
+    openai,
+    page,
+    prometheus,
+    rerank,
+    responses,
+    status,
+    tokenizing,
+)
 from edgellm.serve.accounting import Accounting
 from edgellm.serve.current import Handled
 from edgellm.serve.guards import Guards
+from edgellm.serve.openapi import document
 from edgellm.serve.problems import Problem, bodiless, problem_of
 from edgellm.serve.service import Service, service_of
 from edgellm.suggest import did_you_mean
@@ -31,13 +44,25 @@ async def health(request: Request) -> Response:
     return JSONResponse({"status": "ok", "loaded": [state.model.name for state in service.pool.loaded]})
 
 
+async def description(request: Request) -> Response:
+    """GET /openapi.json: this description."""
+    return JSONResponse(document(ROUTES))
+
+
 ROUTES = [
     Route("/health", health, methods=["GET"]),
+    Route("/openapi.json", description, methods=["GET"]),
     *page.ROUTES,
     *status.ROUTES,
     *prometheus.ROUTES,
     *openai.ROUTES,
+    *responses.ROUTES,
     *tokenizing.ROUTES,
+    *rerank.ROUTES,
+    *anthropic.ROUTES,
+    *ollama.ROUTES,
+    *ollama_models.ROUTES,
+    *lmstudio.ROUTES,
 ]
 
 

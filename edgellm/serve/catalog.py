@@ -7,7 +7,6 @@ catalog.get("smollm2:latest").kind  ->  Kind.CHAT
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,13 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.errors import ModelNotFound
+from edgellm.formats.gguf_file import GGUFFile
+from edgellm.formats.gguf_split import part_paths
 from edgellm.models.fit import read_outline
 from edgellm.models.outline import Outline, is_encoder
 from edgellm.models.recipe import Recipe
+from edgellm.serve.tool_prelude import with_tools
 from edgellm.suggest import did_you_mean
 
 # What Ollama's clients append to a name that has no tag.
 LATEST = ":latest"
+# The engine's enum llama_pooling_type: a text is turned into one number, how well it answers a question.
+POOLING_RANK = 4
 
 
 class Kind(str, Enum):
@@ -30,6 +34,7 @@ class Kind(str, Enum):
     CHAT = "chat"
     COMPLETION = "completion"
     EMBEDDING = "embedding"
+    RERANK = "rerank"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,8 @@ class ServedModel:
     """A model that can be loaded.
 
     `modified` is when its file was written, in seconds since 1970; `system` and `sampling` are what its recipe says
-    for chats that say nothing else, as `run` and `chat` take it.
+    for chats that say nothing else, as `run` and `chat` take it. `chat_template` is one that is not the file's own, and
+    `has_prelude` says that it knows tools by our prelude.
     """
 
     name: str
@@ -49,6 +55,7 @@ class ServedModel:
     chat_template: str | None = None
     system: str | None = None
     sampling: Mapping[str, float] = field(default_factory=dict)
+    has_prelude: bool = False
 
     def with_system(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The messages, with the recipe's system message before them if they have none."""
@@ -74,15 +81,28 @@ def served_model(name: str, path: Path, recipe: Recipe | None) -> ServedModel:
         CorruptFile, UnsupportedModel: the file is no GGUF, damaged, or nothing the engine knows.
     """
     outline = read_outline(path, name)
-    kind = Kind.EMBEDDING if is_encoder(outline.architecture) or (recipe and recipe.embedding) else Kind.CHAT
-    if recipe is not None and not recipe.chat and kind is Kind.CHAT:
-        kind = Kind.COMPLETION
-    modified = path.stat().st_mtime if path.exists() else time.time()
-    if recipe is None:
-        return ServedModel(name, path, outline, kind, outline.n_bytes, modified)
-    sampling = recipe.sampling.model_dump(exclude_none=True)
-    told = (recipe.chat_template, recipe.system, sampling)
-    return ServedModel(name, path, outline, kind, outline.n_bytes, modified, *told)
+    with GGUFFile.open(part_paths(path)[0]) as gguf:
+        pooling = gguf.get_int(gguf.key("pooling_type"), 0)
+        template = gguf.get_str("tokenizer.chat_template", "")
+    kind = _kind(outline, pooling, recipe)
+    modified = path.stat().st_mtime
+    told = recipe.chat_template if recipe else None
+    prelude = with_tools(told or template)
+    return ServedModel(
+        name, path, outline, kind, outline.n_bytes, modified,
+        chat_template=prelude or told,
+        system=recipe.system if recipe else None,
+        sampling=recipe.sampling.model_dump(exclude_none=True) if recipe else {},
+        has_prelude=prelude is not None,
+    )  # fmt: skip
+
+
+def _kind(outline: Outline, pooling: int, recipe: Recipe | None) -> Kind:
+    if pooling == POOLING_RANK:
+        return Kind.RERANK
+    if is_encoder(outline.architecture) or (recipe and recipe.embedding):
+        return Kind.EMBEDDING
+    return Kind.COMPLETION if recipe and not recipe.chat else Kind.CHAT
 
 
 class Catalog:

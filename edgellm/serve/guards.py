@@ -9,6 +9,7 @@ simple requests of foreign pages without asking. Keys are compared in constant t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 from collections.abc import Mapping
@@ -21,7 +22,8 @@ from edgellm.serve.problems import Problem, bodiless
 
 # What anybody may see: that there is a server, and the page, which asks for a key itself.
 PUBLIC = frozenset({"/", "/health", "/favicon.ico"})
-BODY_SECONDS = 30.0
+# A client that sends all of a large body before it listens is listened to for so long, or it would not hear why.
+LINGER_SECONDS = 3.0
 
 
 class Guards:
@@ -39,13 +41,15 @@ class Guards:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        body = _Body(receive, self._options.max_body)
+        body = _Body(receive, self._options.max_body, self._options.body_seconds)
         try:
+            if sum(name == b"host" for name, _ in scope["headers"]) > 1:
+                raise Problem(400, "a request has one Host", code="bad-host")
             self._check(scope["path"], headers)
             if scope["method"] in ("POST", "PUT", "PATCH", "DELETE"):
                 await body.read(headers.get("content-length"))
         except Problem as problem:
-            await _refuse(problem, scope["path"], send)
+            await _refuse(problem, scope["path"], receive, send)
             return
         await self._app(scope, body.receive, send)
 
@@ -72,9 +76,10 @@ class Guards:
 class _Body:
     """The body of a request, read before anybody works on it: bounded in size and in time."""
 
-    def __init__(self, receive: Receive, limit: int) -> None:
+    def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
         self._receive = receive
         self._limit = limit
+        self._seconds = seconds
         self._data: bytes | None = None
 
     async def read(self, announced: str | None) -> None:
@@ -82,25 +87,23 @@ class _Body:
         if announced is not None and announced.isdecimal() and int(announced) > self._limit:
             raise self._too_large()
         try:
-            self._data = await asyncio.wait_for(self._whole(), BODY_SECONDS)
+            self._data = await asyncio.wait_for(self._whole(), self._seconds)
         except asyncio.TimeoutError:
-            message = f"the body did not arrive within {BODY_SECONDS:.0f} s"
+            message = f"the body did not arrive within {self._seconds:.0f} s"
             raise Problem(408, message, code="too-slow") from None
 
     async def _whole(self) -> bytes:
-        parts: list[bytes] = []
-        size = 0
+        whole = bytearray()
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise Problem(400, "the body ended early", code="bad-body")
-            part = message.get("body", b"")
-            size += len(part)
-            if size > self._limit:
+            whole += message.get("body", b"")
+            if len(whole) > self._limit:
+                whole.clear()
                 raise self._too_large()
-            parts.append(part)
             if not message.get("more_body", False):
-                return b"".join(parts)
+                return bytes(whole)
 
     def _too_large(self) -> Problem:
         return Problem(413, f"the body is larger than {self._limit:,} bytes", code="body-too-large")
@@ -121,7 +124,7 @@ def _host_of(netloc: str) -> str:
         return ""
 
 
-async def _refuse(problem: Problem, path: str, send: Send) -> None:
+async def _refuse(problem: Problem, path: str, receive: Receive, send: Send) -> None:
     data = json.dumps(problem.for_path(path)).encode()
     headers = {
         "Content-Type": "application/json",
@@ -133,4 +136,13 @@ async def _refuse(problem: Problem, path: str, send: Send) -> None:
         headers["WWW-Authenticate"] = "Bearer"
     encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": problem.status, "headers": encoded})
-    await send({"type": "http.response.body", "body": data})
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+    if problem.status == 413:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(_discard(receive), LINGER_SECONDS)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _discard(receive: Receive) -> None:
+    while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+        pass

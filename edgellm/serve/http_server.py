@@ -6,6 +6,8 @@ run(app, options, on_ready=print)
 from __future__ import annotations
 
 import asyncio
+import http
+import json
 import logging
 import socket
 from collections.abc import Callable
@@ -17,10 +19,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from edgellm.errors import UsageError
 from edgellm.serve.options import ServeOptions
+from edgellm.serve.problems import Problem
 
-# A request's first line and headers: bytes, and seconds in which they must have arrived.
+# A request's first line and headers, in bytes.
 MOST_HEAD = 64 << 10
-HEAD_SECONDS = 15.0
 KEEP_ALIVE_SECONDS = 30
 MOST_CONNECTIONS = 1024
 
@@ -28,10 +30,13 @@ MOST_CONNECTIONS = 1024
 class PatientProtocol(HttpToolsProtocol):
     """uvicorn's protocol with limits on a request's head, in bytes and in time; uvicorn itself has none."""
 
+    head_seconds = 15.0
+    # All bytes of a request: bodies have a limit of their own, but not what may come after a body in chunks.
+    most_bytes = 128 << 20
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A head may begin."""
         super().connection_made(transport)
-        self._n_head = 0
         self._timer: asyncio.TimerHandle | None = None
         self._expect_head()
 
@@ -41,15 +46,16 @@ class PatientProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what belongs to a head."""
-        if self._timer is not None:
-            self._n_head += len(data)
-            if self._n_head > MOST_HEAD and self._timer is not None:
-                head_ends = data.find(b"\r\n\r\n")
-                if head_ends < 0 or self._n_head - len(data) + head_ends > MOST_HEAD:
-                    self._stop_timer()
-                    self.send_400_response("The headers are too large.")
-                    return
+        """Count what belongs to a head, and to the whole."""
+        self._n_bytes += len(data)
+        if self._timer is not None and self._n_bytes > MOST_HEAD:
+            head_ends = data.find(b"\r\n\r\n")
+            if head_ends < 0 or self._n_bytes - len(data) + head_ends > MOST_HEAD:
+                self.send_400_response("the headers are too large")
+                return
+        if self._n_bytes > self.most_bytes:
+            self.send_400_response("the request is too large")
+            return
         super().data_received(data)
 
     def on_message_begin(self) -> None:
@@ -63,14 +69,46 @@ class PatientProtocol(HttpToolsProtocol):
         self._stop_timer()
         super().on_headers_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """What is no request is answered as all errors are."""
+        self._stop_timer()
+        self._refuse(Problem(400, msg, code="bad-http"))
+
+    def _refuse(self, problem: Problem) -> None:
+        if self.transport.is_closing():
+            return
+        begun = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        if not begun:  # or it would be taken for a part of that answer
+            reason = http.HTTPStatus(problem.status).phrase
+            body = json.dumps(problem.as_openai()).encode()
+            head = f"HTTP/1.1 {problem.status} {reason}\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        self.transport.close()
+
     def _expect_head(self) -> None:
-        self._n_head = 0
-        self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        self._n_bytes = 0
+        self._timer = self.loop.call_later(self.head_seconds, self._is_late)
+
+    def _is_late(self) -> None:
+        if self._n_bytes == 0:
+            self.transport.close()  # nobody waits for an answer
+        else:
+            self._refuse(Problem(408, "the headers did not arrive in time", code="too-slow"))
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _protocol(options: ServeOptions) -> type[PatientProtocol]:
+    """The protocol with a server's limits; uvicorn makes one for each connection."""
+
+    class Limited(PatientProtocol):
+        head_seconds = options.head_seconds
+        most_bytes = MOST_HEAD + 4 * options.max_body
+
+    return Limited
 
 
 def bind(options: ServeOptions) -> socket.socket:
@@ -124,7 +162,7 @@ def run(
     """Serve until SIGTERM or Ctrl-C; answers under way get `options.drain_seconds` to end."""
     config = uvicorn.Config(
         app,
-        http=PatientProtocol,
+        http=_protocol(options),
         ws="none",
         lifespan="on",
         log_config=None,

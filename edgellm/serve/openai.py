@@ -5,6 +5,7 @@ routes = openai.ROUTES
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -15,16 +16,19 @@ from starlette.routing import Route
 from edgellm.serve.answers import Answer, Ending, Protocol
 from edgellm.serve.catalog import Kind, ServedModel
 from edgellm.serve.echo import echo
-from edgellm.serve.merging import Merged
-from edgellm.serve.openai_requests import ChatRequest, CompletionRequest, EmbeddingRequest, Generation
-from edgellm.serve.problems import TOO_LONG, Problem
+from edgellm.serve.embedding import embed
+from edgellm.serve.logprobs import as_chat, as_completion
+from edgellm.serve.merging import Merged, Usage
+from edgellm.serve.openai_requests import ChatRequest, CompletionRequest, EmbeddingRequest
+from edgellm.serve.openapi import takes
+from edgellm.serve.problems import Problem
 from edgellm.serve.requests import parsed
 from edgellm.serve.responding import Output, Working, encoded
 from edgellm.serve.service import Service, service_of
-from edgellm.serve.shortening import shorter_messages, shorter_prompt
-from edgellm.serve.upstream import Event, UpstreamRefused
+from edgellm.serve.upstream import Event
 from edgellm.serve.worker import Worker
 
+Asked = ChatRequest | CompletionRequest
 END = b"data: [DONE]\n\n"
 
 
@@ -40,6 +44,7 @@ async def get_model(request: Request) -> Response:
     return JSONResponse(_described(service, service.model(request.path_params["name"])))
 
 
+@takes(ChatRequest, streams=True)
 async def chat(request: Request) -> Response:
     """POST /v1/chat/completions."""
     service, asked = service_of(request), parsed(ChatRequest, await request.body())
@@ -54,6 +59,7 @@ async def chat(request: Request) -> Response:
     return Working(work)
 
 
+@takes(CompletionRequest, streams=True)
 async def completions(request: Request) -> Response:
     """POST /v1/completions."""
     service, asked = service_of(request), parsed(CompletionRequest, await request.body())
@@ -69,6 +75,7 @@ async def completions(request: Request) -> Response:
     return Working(work)
 
 
+@takes(EmbeddingRequest)
 async def embeddings(request: Request) -> Response:
     """POST /v1/embeddings: `encoding_format` is honoured, or documents would be indexed as nothing."""
     service, asked = service_of(request), parsed(EmbeddingRequest, await request.body())
@@ -76,8 +83,8 @@ async def embeddings(request: Request) -> Response:
 
     async def work(out: Output) -> None:
         async with service.pool.lease(model.name, Kind.EMBEDDING) as worker:
-            body = {"model": model.name, **asked.given("model", "user", "truncate")}
-            reply = await worker.upstream.post("/v1/embeddings", body)
+            form = asked.encoding_format or "float"
+            reply = await embed(worker, asked.texts, truncate=bool(asked.truncate), encoding_format=form)
             service.metrics.embedded(model.name, reply)
             await out.json(reply)
 
@@ -98,75 +105,103 @@ async def _answer(
     service: Service,
     worker: Worker,
     protocol: Protocol,
-    asked: Generation,
+    asked: Asked,
     body: dict[str, Any],
     whole: Callable[[Merged, Ending], dict[str, Any]],
     out: Output,
 ) -> None:
-    while True:
-        try:
-            async with service.answering(worker, protocol, body, asked) as answer:
-                if asked.stream:
-                    await _stream(service, worker, answer, asked, out)
-                else:
-                    await _merge(service, worker, answer, whole, out)
-                return
-        except UpstreamRefused as error:
-            if error.error.get("type") != TOO_LONG or not asked.truncate:
-                raise
-            body = await _shortened(worker, body, error)
-
-
-async def _shortened(worker: Worker, body: dict[str, Any], error: UpstreamRefused) -> dict[str, Any]:
-    """The body without the oldest part of its prompt: the request asked for that."""
-    excess = int(error.error["n_prompt_tokens"]) - int(error.error["n_ctx"]) + 1
-    if "messages" in body:
-        return {**body, "messages": shorter_messages(body["messages"], excess, int(error.error["n_prompt_tokens"]))}
-    return {**body, "prompt": await shorter_prompt(worker.upstream, body["prompt"], int(error.error["n_ctx"]))}
+    async with service.answering(worker, protocol, body, asked) as answer:
+        if asked.stream:
+            await _stream(service, worker, answer, asked, out)
+        else:
+            await _merge(service, worker, answer, asked, whole, out)
 
 
 async def _merge(
-    service: Service, worker: Worker, answer: Answer, whole: Callable[[Merged, Ending], dict[str, Any]], out: Output
+    service: Service, worker: Worker, answer: Answer, asked: Asked, whole: Callable[[Merged, Ending], Any], out: Output
 ) -> None:
-    merged = Merged()
+    merged = Merged(asked.n or 1, asked.n_top)
     async for event in answer:
         merged.add(event.data)
     service.metrics.timings(worker.model.name, merged.timings)
     await out.json(whole(merged, answer.ending))
 
 
-async def _stream(service: Service, worker: Worker, answer: Answer, asked: Generation, out: Output) -> None:
+async def _stream(service: Service, worker: Worker, answer: Answer, asked: Asked, out: Output) -> None:
     """Pass the events on as they are, but the last: usage and timings belong on the one that has the finish reason.
 
     AnythingLLM stops to read there.
     """
-    finish: Event | None = None
+    events = _Chunks(service, worker, asked, answer.ending, out)
     async for event in answer:
         if not out.media_type:
             await out.open()
-        data = event.data
-        if finish is not None:
-            about = {name: data[name] for name in ("usage", "timings") if name in data}
-            await _finish(finish, about, answer.ending, out)
-            service.metrics.timings(worker.model.name, about.get("timings") or finish.data.get("timings") or {})
-            finish = None
-        if not data.get("choices"):
-            if asked.wants_usage_chunk:
-                await out.write(event.raw + b"\n\n")
-        elif data["choices"][0].get("finish_reason"):
-            finish = event
-        else:
-            await out.write(event.raw + b"\n\n")
-    if finish is not None:
-        await _finish(finish, {}, answer.ending, out)
-        service.metrics.timings(worker.model.name, finish.data.get("timings") or {})
-    await out.write(END)
+        await events.add(event)
+    await events.end()
     await out.close()
 
 
-async def _finish(event: Event, about: dict[str, Any], ending: Ending, out: Output) -> None:
-    ours = {"edgellm": ending.as_field()} if ending.reason else {}
-    await out.write(b"data: " + encoded({**event.data, **about, **ours}) + b"\n\n")
+class _Chunks:
+    """The chunks of a stream; of several choices each ends by itself."""
+
+    def __init__(self, service: Service, worker: Worker, asked: Asked, ending: Ending, out: Output) -> None:
+        self._metrics, self._model = service.metrics, worker.model.name
+        self._asked, self._ending, self._out = asked, ending, out
+        self._usage = Usage(asked.n or 1)
+        self._finish: dict[str, Any] | None = None
+        self._about: dict[str, Any] = {}
+        self._n_chars: Counter[int] = Counter()
+
+    async def add(self, event: Event) -> None:
+        """The next event of the worker."""
+        data = event.data
+        if not data.get("choices"):  # the numbers of the choice that has just ended
+            await self._end_choice(data)
+            return
+        if self._asked.n_top is not None:
+            self._write_logprobs(data["choices"][0])
+        if data["choices"][0].get("finish_reason"):
+            self._finish = data
+            if "usage" in data:
+                await self._end_choice(data)
+        elif self._asked.n_top is not None:
+            await self._write(data)
+        else:
+            await self._out.write(event.raw + b"\n\n")
+
+    async def end(self) -> None:
+        """The last lines."""
+        await self._end_choice({})
+        if self._asked.wants_usage_chunk:
+            await self._write({**self._about, "choices": [], "usage": self._usage.as_field()})
+        await self._out.write(END)
+
+    async def _end_choice(self, numbers: dict[str, Any]) -> None:
+        if self._finish is None:
+            return
+        finish, self._finish = self._finish, None
+        if usage := numbers.get("usage"):
+            self._usage.add(usage, finish["choices"][0].get("index", 0))
+        timings = numbers.get("timings") or {}
+        self._metrics.timings(self._model, timings)
+        about = {"usage": self._usage.as_field(), **({"timings": timings} if timings else {})}
+        ours = {"edgellm": self._ending.as_field()} if self._ending.reason else {}
+        self._about = {name: finish[name] for name in ("id", "object", "created", "model") if name in finish}
+        await self._write({**finish, **about, **ours})
+
+    async def _write(self, data: dict[str, Any]) -> None:
+        await self._out.write(b"data: " + encoded(data) + b"\n\n")
+
+    def _write_logprobs(self, choice: dict[str, Any]) -> None:
+        entries = (choice.get("logprobs") or {}).get("content")
+        n_top = self._asked.n_top
+        if not entries or n_top is None:
+            return
+        if isinstance(self._asked, ChatRequest):
+            choice["logprobs"] = {"content": as_chat(entries, n_top), "refusal": None}
+            return
+        choice["logprobs"] = as_completion(entries, n_top, self._n_chars[choice["index"]])
+        self._n_chars[choice["index"]] += len(choice["text"])
 
 
 def unsupported(field: str, why: str) -> Problem:

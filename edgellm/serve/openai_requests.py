@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from edgellm.serve.requests import Body, Count, Name, Sampling
+from edgellm.serve.requests import Arguments, Body, Count, Metadata, Name, Streamed
+from edgellm.serve.tool_choice import Allowed, Mode, NamedTool, chosen
 
 MaxTokens = Annotated[int, Field(ge=-1, le=2**31 - 1)]
 Text = Annotated[str, Field(max_length=32 << 20)]
@@ -34,7 +35,7 @@ class FunctionCall(Body):
     """What a model wants called; `arguments` is JSON in a string."""
 
     name: Name
-    arguments: Text = ""
+    arguments: Arguments = "{}"
 
 
 class ToolCall(Body):
@@ -116,11 +117,10 @@ class StreamOptions(Body):
     include_obfuscation: Literal[False] | None = None
 
 
-class Generation(Sampling):
+class Generation(Streamed):
     """What chat and completions have in common."""
 
     model: Name | None = None
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: MaxTokens | None = None
     n: Annotated[int, Field(ge=1, le=64)] | None = None
@@ -143,27 +143,47 @@ class ChatRequest(Generation):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
     tools: list[Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    tool_choice: Mode | NamedTool | Allowed | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     # Of no consequence here, and asked for nothing that could be missed.
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
     store: Literal[False] | None = None
     service_tier: Literal["auto", "default"] | None = None
     modalities: list[Literal["text"]] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> ChatRequest:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        if self.logprobs and self.tools:
+            raise ValueError("logprobs cannot be told together with tools")
+        if self.grammar and (self.tools or (self.response_format and self.response_format.type != "text")):
+            raise ValueError("grammar cannot be combined with tools or response_format")
+        return self
+
+    @property
+    def n_top(self) -> int | None:
+        """How many alternatives of each token to tell; None for no log-probabilities at all."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     def for_worker(self) -> dict[str, Any]:
         """The body for the worker."""
         body = self.sampling(
             "messages", "max_completion_tokens", "user", "metadata", "store", "service_tier", "modalities",
-            "safety_identifier", "prompt_cache_key", "stream", "stream_options",
+            "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "stream", "stream_options", "tools",
+            "tool_choice", "logprobs", "top_logprobs",
         )  # fmt: skip
         body["messages"] = [message.for_worker() for message in self.messages]
+        body = chosen([tool.given() for tool in self.tools or ()], self.tool_choice) | body
+        if self.n_top is not None:
+            body |= {"logprobs": True, "top_logprobs": max(1, self.n_top)}
         if self.max_completion_tokens is not None:
             body["max_tokens"] = self.max_completion_tokens
         body["stream_options"] = {"include_usage": True}
@@ -182,11 +202,18 @@ class CompletionRequest(Generation):
     best_of: Literal[1] | None = None
     suffix: Literal[""] | None = None
 
+    @property
+    def n_top(self) -> int | None:
+        """How many alternatives of each token to tell; None for no log-probabilities at all."""
+        return self.logprobs
+
     def for_worker(self) -> dict[str, Any]:
         """The body for the worker; OpenAI generates 16 tokens where nothing is said."""
         body = self.sampling("prompt", "echo", "best_of", "suffix", "user", "stream", "stream_options")
         body["prompt"] = self.prompt
         body.setdefault("max_tokens", 16)
+        if self.n_top is not None:
+            body["logprobs"] = max(1, self.n_top)
         body["stream_options"] = {"include_usage": True}
         return body
 
@@ -219,3 +246,9 @@ class EmbeddingRequest(Body):
         if isinstance(value, list) and not value:
             raise ValueError("there is nothing to embed")
         return value
+
+    @property
+    def texts(self) -> list[str | list[int]]:
+        """What to embed, each a text or token ids."""
+        one = isinstance(self.input, str) or isinstance(self.input[0], int)
+        return [self.input] if one else list(self.input)  # type: ignore[list-item, arg-type]

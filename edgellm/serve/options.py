@@ -15,7 +15,8 @@ class ServeOptions:
     """Times are seconds, sizes bytes; None stands for the default of the model or of the machine.
 
     `n_ctx` is for each request: the cache is `n_slots` times as large. `max_queue` requests may wait for a slot of a
-    model, further ones are refused. `idle_seconds` without a request end a worker; None keeps it.
+    model, further ones are refused. `idle_seconds` without a request end a worker; None keeps it. In `head_seconds` the
+    head of a request must have arrived, in `body_seconds` its body.
     """
 
     host: str = "127.0.0.1"
@@ -34,6 +35,8 @@ class ServeOptions:
     allowed_origins: frozenset[str] = frozenset()
     max_body: int = 32 << 20
     max_queue: int = 64
+    head_seconds: float = 15
+    body_seconds: float = 30
     drain_seconds: float = 30
 
     @property

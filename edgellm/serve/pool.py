@@ -252,7 +252,11 @@ class Pool:
 
 def wrong_kind(model: ServedModel, kinds: tuple[Kind, ...]) -> Problem:
     """What a client is told who asks a model for what it cannot do."""
-    does = {Kind.EMBEDDING: "turns texts into vectors", Kind.COMPLETION: "continues text and does not chat"}
-    what = does.get(model.kind, "writes text and gives no vectors")
+    what = {
+        Kind.EMBEDDING: "turns texts into vectors",
+        Kind.COMPLETION: "continues text and does not chat",
+        Kind.RERANK: "ranks texts by a query",
+        Kind.CHAT: "writes text",
+    }[model.kind]
     asked = " or ".join(kind.value for kind in kinds)
     return Problem(400, f"{model.name} {what}; this needs a model for {asked}", code="wrong-model", field="model")

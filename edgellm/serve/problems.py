@@ -5,6 +5,7 @@ raise Problem(400, "max_tokens must be positive", code="bad-request", field="max
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,7 +64,8 @@ class Problem(Exception):
         """In the protocol that a path belongs to."""
         if path.startswith("/v1/messages"):
             return self.as_anthropic()
-        return self.as_ollama() if path.startswith("/api/") and not path.startswith("/api/v") else self.as_openai()
+        is_ollama = path.startswith("/api/") and not path.startswith(("/api/v0/", "/api/v1/"))  # those are LM Studio's
+        return self.as_ollama() if is_ollama else self.as_openai()
 
 
 def problem_of(error: EdgellmError | UpstreamRefused) -> Problem:
@@ -85,19 +87,36 @@ def _refused(error: UpstreamRefused) -> Problem:
     message = str(told.get("message") or "the worker refused the request")
     if told.get("type") == TOO_LONG:
         return too_long(int(told.get("n_prompt_tokens", 0)), int(told.get("n_ctx", 0)))
+    if counts := _TOO_LARGE.match(message):  # of a text to embed or to rank
+        return too_long(int(counts[1]), int(counts[2]), field="input", remedy="shorten it")
     status = error.reply.status
-    return Problem(status if status in (400, 404, 501) else 500, message, code=str(told.get("type") or "worker-failed"))
+    if status == 500 and not any(fault in message for fault in _FAULTS):
+        status = 400  # the worker calls so what it cannot make a prompt, a grammar or a template of
+    return Problem(status if status in (400, 404) else 500, _plain(message), code=_code(told))
 
 
-def too_long(n_prompt: int, n_ctx: int) -> Problem:
+# What the worker says, with status 500, of faults that are its own.
+_FAULTS = ("got exception", "ompute error", "failed to", "context shift", "worker refused")
+
+
+def _plain(message: str) -> str:
+    """A message of bounded length, on one line; the worker repeats what it cannot read."""
+    return " ".join(message.split())[:500]
+
+
+def _code(told: Mapping[str, Any]) -> str:
+    kind = str(told.get("type") or "worker-failed")
+    return "bad-request" if kind in ("server_error", "invalid_request_error") else kind
+
+
+_TOO_LARGE = re.compile(r"input \((\d+) tokens\) is too large to process.*batch size: (\d+)\)", re.DOTALL)
+_REMEDY = 'shorten it, serve with a larger --ctx-size, or send "truncate": true to drop its oldest part'
+
+
+def too_long(n_prompt: int, n_ctx: int, *, field: str = "messages", remedy: str = _REMEDY) -> Problem:
     """A prompt that does not fit into the context."""
-    message = (
-        f"the prompt has {n_prompt:,} tokens, the context {n_ctx:,}; shorten it, serve with a larger --ctx-size, "
-        'or send "truncate": true to drop its oldest part'
-    )
-    return Problem(
-        400, message, code="context_length_exceeded", field="messages", n_prompt_tokens=n_prompt, n_ctx=n_ctx
-    )
+    message = f"the prompt has {n_prompt:,} tokens, the context {n_ctx:,}; {remedy}"
+    return Problem(400, message, code="context_length_exceeded", field=field, n_prompt_tokens=n_prompt, n_ctx=n_ctx)
 
 
 def bodiless(headers: Mapping[str, str]) -> dict[str, str]:

@@ -6,9 +6,10 @@ request = parsed(Request, b'{"model": "smollm2"}')
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from edgellm.serve.problems import Problem
 from edgellm.suggest import did_you_mean
@@ -25,11 +26,33 @@ class Body(BaseModel):
         """The fields that were sent and are not null."""
         return self.model_dump(exclude_unset=True, exclude_none=True, exclude=set(without), mode="json", by_alias=True)
 
+    def given_only(self, *names: str) -> dict[str, Any]:
+        """Of these fields the ones that were sent and are not null."""
+        return self.model_dump(exclude_unset=True, exclude_none=True, include=set(names), mode="json", by_alias=True)
+
 
 Name = Annotated[str, Field(min_length=1, max_length=400)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Stops = Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=64)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+Stop = Annotated[str, Field(min_length=1, max_length=1000)]
+Stops = Annotated[list[Stop], Field(max_length=64)]
+# JSON's keys are strings.
+TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+
+
+def is_json(value: str) -> str:
+    """A call's arguments, which must be JSON: chat templates read them."""
+    try:
+        json.loads(value or "{}")
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON; leave out a call that was cut off") from None
+    return value or "{}"
+
+
+Arguments = Annotated[str, Field(max_length=32 << 20), AfterValidator(is_json)]
 
 
 class Sampling(Body):
@@ -56,8 +79,8 @@ class Sampling(Body):
     mirostat: Annotated[int, Field(ge=0, le=2)] | None = None
     mirostat_tau: Annotated[float, Field(ge=0)] | None = None
     mirostat_eta: Annotated[float, Field(ge=0)] | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
-    stop: str | Stops | None = None
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    stop: Stop | Stops | None = None
     ignore_eos: bool | None = None
     grammar: Annotated[str, Field(max_length=1 << 20)] | None = None
     cache_prompt: bool | None = None
@@ -67,12 +90,23 @@ class Sampling(Body):
     max_time: Annotated[float, Field(gt=0, le=1e6)] | None = None
     truncate: bool | None = None
 
+    @property
+    def wants_truncation(self) -> bool:
+        """Whether a prompt that is too long may be shortened."""
+        return bool(self.truncate)
+
     def sampling(self, *without: str) -> dict[str, Any]:
         """The same for the worker: without what only the front knows, seeds within 32 bits."""
         sent = self.given("loop_guard", "max_time", "truncate", *without)
         if "seed" in sent and sent["seed"] != -1:
             sent["seed"] %= 2**32 - 1
         return sent
+
+
+class Streamed(Sampling):
+    """A request whose answer may be a stream."""
+
+    stream: bool | None = None
 
 
 Kind = TypeVar("Kind", bound=Body)
@@ -88,10 +122,24 @@ def parsed(kind: type[Kind], data: bytes) -> Kind:
         raise Problem(400, "the body is not UTF-8", code="bad-json") from None
 
 
+_TYPES = frozenset({"str", "int", "float", "bool"})
+
+
+def _path(location: tuple[int | str, ...], *, named: bool) -> list[str]:
+    """The fields down to one, without the branches of unions that pydantic names as well (by type or class)."""
+    *above, last = location or ("",)
+    parts = [
+        str(part)
+        for part in (above if named else location)
+        if isinstance(part, int) or (part.isidentifier() and part not in _TYPES and part[0].islower())
+    ]
+    return [*parts, str(last)] if named else parts
+
+
 def _problem(kind: type[Body], error: ValidationError) -> Problem:
     # A union reports each of its branches: what went deepest into the request was meant.
     first = max(error.errors(include_url=False, include_context=False), key=lambda each: len(each["loc"]))
-    parts = [str(part) for part in first["loc"] if isinstance(part, int) or str(part).isidentifier()]
+    parts = _path(first["loc"], named=first["type"] in ("extra_forbidden", "missing"))
     field = ".".join(parts)[:MOST_SHOWN]
     if first["type"] == "json_invalid":
         return Problem(400, f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}", code="bad-json")

@@ -6,23 +6,32 @@ service.model("smollm2:latest")
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
 
+from edgellm.errors import DoesNotFit
+from edgellm.models.memory import choose_context
 from edgellm.serve.answers import Answer, Protocol, answer
 from edgellm.serve.catalog import Kind, ServedModel
 from edgellm.serve.metrics import Metrics
 from edgellm.serve.options import ServeOptions
 from edgellm.serve.pool import Pool
-from edgellm.serve.problems import Problem
+from edgellm.serve.problems import TOO_LONG, Problem
 from edgellm.serve.requests import Sampling
 from edgellm.serve.scoring_pool import ScoringPool
+from edgellm.serve.shortening import shortened
+from edgellm.serve.tool_prelude import forced
+from edgellm.serve.upstream import UpstreamRefused
 from edgellm.serve.worker import Worker
+
+# So many past tokens are looked at. The worker reserves memory for all of them, and no context has more of them.
+PAST_WINDOWS = frozenset({"repeat_last_n", "dry_penalty_last_n"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +61,70 @@ class Service:
         body: dict[str, Any],
         asked: Sampling,
     ) -> AsyncIterator[Answer]:
-        """An answer under way, counted; what the model's recipe recommends is added to what was asked."""
+        """An answer under way, counted; what the model's recipe recommends is added to what was asked.
+
+        A prompt that is too long is shortened if that was asked for.
+        """
         guard = self.options.loop_guard if asked.loop_guard is None else asked.loop_guard
         whole = {"model": worker.model.name, **worker.model.sampling, **body}
+        for window in PAST_WINDOWS & whole.keys():
+            n_ctx = worker.plan.n_ctx
+            whole[window] = min(whole[window], n_ctx) if whole[window] >= 0 else n_ctx
+        _check(whole, worker.model)
+        if worker.model.has_prelude:
+            whole = forced(whole)
+        whole = _continued(whole)
         # Of several answers at once the worker can stop none alone.
-        guarded = guard and whole.get("n", 1) == 1
+        guarded = guard and whole.get("n", 1) == 1 and not _has_several(whole.get("prompt"))
         begin = time.perf_counter()
-        async with answer(worker, protocol, whole, guard=guarded, max_seconds=asked.max_time) as events:
-            with self.metrics.watching(worker.model.name, events.ending, begin):
-                yield events
+        async with AsyncExitStack() as stack:
+            while True:
+                try:
+                    asking = answer(worker, protocol, whole, guard=guarded, max_seconds=asked.max_time)
+                    events = await stack.enter_async_context(asking)
+                    break
+                except UpstreamRefused as error:
+                    if error.error.get("type") != TOO_LONG or not asked.wants_truncation:
+                        raise
+                    whole = await shortened(worker.upstream, whole, error)
+            stack.enter_context(self.metrics.watching(worker.model.name, events.ending, begin))
+            yield events
+
+    async def context_of(self, model: ServedModel) -> int:
+        """The tokens that a request to a model has room for: now, or if it were loaded now."""
+        for state in self.pool.loaded:
+            if state.model is model and state.worker is not None:
+                return state.worker.plan.n_ctx
+        try:
+            return (await asyncio.to_thread(self.pool.plan, model)).n_ctx
+        except DoesNotFit:  # until others make room
+            n_ctx_train = model.outline.n_ctx_train
+            return choose_context(n_ctx_train, self.options.n_ctx and min(self.options.n_ctx, n_ctx_train))
+
+
+def _has_several(prompt: Any) -> bool:
+    """Whether these are several prompts; one may be a list of tokens."""
+    return isinstance(prompt, list) and len(prompt) > 1 and not isinstance(prompt[0], int)
+
+
+def _continued(body: dict[str, Any]) -> dict[str, Any]:
+    """A chat that ends with a part of the answer gets the rest; by itself the worker would repeat that part."""
+    last = (body.get("messages") or [{}])[-1]
+    if last.get("role") != "assistant" or last.get("tool_calls") or "continue_final_message" in body:
+        return body
+    return {**body, "continue_final_message": "content", "add_generation_prompt": False}
+
+
+def _check(body: Mapping[str, Any], model: ServedModel) -> None:
+    """Refuse what the worker would leave out in silence."""
+    for token in body.get("logit_bias") or ():
+        if int(token) >= model.outline.n_vocab:
+            message = f"logit_bias: {model.name} has no token {token}, only 0 to {model.outline.n_vocab - 1}"
+            raise Problem(400, message, code="bad-field", field="logit_bias")
+    form = (body.get("response_format") or {}).get("type", "text")
+    if form != "text" and body.get("tools") and body.get("tool_choice") != "none":
+        message = f"response_format: {form} cannot be combined with tools; the model could not call them"
+        raise Problem(400, message, code="bad-field", field="response_format")
 
 
 def service_of(request: Request) -> Service:

@@ -8,10 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 from edgellm.serve.problems import Problem
-from edgellm.serve.upstream import Upstream
+from edgellm.serve.upstream import Upstream, UpstreamRefused
 
 # Tokens of an answer that a shortened prompt leaves room for.
 LEFT_FOR_ANSWER = 256
+
+
+async def shortened(upstream: Upstream, body: dict[str, Any], error: UpstreamRefused) -> dict[str, Any]:
+    """The body that the worker refused as too long, without the oldest part of its prompt."""
+    n_prompt, n_ctx = int(error.error["n_prompt_tokens"]), int(error.error["n_ctx"])
+    if "messages" in body:
+        return {**body, "messages": shorter_messages(body["messages"], n_prompt - n_ctx + 1, n_prompt)}
+    return {**body, "prompt": await shorter_prompt(upstream, body["prompt"], n_ctx)}
 
 
 def shorter_messages(messages: list[dict[str, Any]], excess: int, total: int) -> list[dict[str, Any]]:

@@ -155,7 +155,8 @@ def _event(block: bytes) -> Event | None:
             name = line[6:].strip().decode()
     if not data or data == DONE:  # a comment that keeps the connection alive, or the end
         return None
-    return Event(name, json.loads(data), block)
+    decoded = json.loads(data)
+    return None if decoded is None else Event(name, decoded, block)  # several prompts begin with null
 
 
 @contextlib.contextmanager

@@ -142,8 +142,9 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
 
 def _arguments(model: ServedModel, plan: RunPlan, directory: Path) -> list[str]:
     cache = plan.kv_type.lower()
-    # A text to embed must be computed as a whole.
-    n_batch = plan.n_ctx if model.kind is Kind.EMBEDDING else plan.n_batch
+    # A text to embed or to rank must be computed as a whole.
+    is_whole = model.kind in (Kind.EMBEDDING, Kind.RERANK)
+    n_batch = plan.n_ctx if is_whole else plan.n_batch
     arguments = [
         "--host", str(directory / SOCKET), "--model", str(model.path), "--alias", model.name,
         "--ctx-size", str(plan.n_ctx * plan.n_slots), "--parallel", str(plan.n_slots), "--no-kv-unified",
@@ -155,6 +156,8 @@ def _arguments(model: ServedModel, plan: RunPlan, directory: Path) -> list[str]:
     ]  # fmt: skip
     if model.kind is Kind.EMBEDDING:
         arguments += ["--embeddings"]
+    if model.kind is Kind.RERANK:
+        arguments += ["--reranking"]
     if model.chat_template is not None:
         arguments += ["--chat-template", model.chat_template]
     return arguments

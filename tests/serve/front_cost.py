@@ -2,8 +2,8 @@
 
     python -m tests.serve.front_cost            (a few minutes; nothing else should run)
 
-It starts a server with the embedded model, finds its worker's socket, and measures both ways round by round: the time of
-a short request, and the tokens per second of one stream and of eight.
+It starts a server with the embedded model, finds its worker's socket, and measures both ways round by round: the time
+of a short request, and the tokens per second of one stream and of eight.
 """
 
 import asyncio

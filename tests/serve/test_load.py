@@ -31,8 +31,7 @@ def test_many_clients_while_workers_are_killed(
         front = psutil.Process(server.process.pid)
         asyncio.run(load(server.url, n_clients=n_clients, seconds=2))
         before = front.memory_info().rss
-        stop = threading.Timer
-        timers = [stop(seconds * (i + 1) / (kills + 1), _kill_worker, (server,)) for i in range(kills)]
+        timers = [threading.Timer(seconds * (i + 1) / (kills + 1), _kill_worker, (server,)) for i in range(kills)]
         for timer in timers:
             timer.start()
         outcome = asyncio.run(load(server.url, n_clients=n_clients, seconds=seconds))
@@ -98,7 +97,7 @@ def test_a_long_prompt_leaves_an_answer_its_turn(start: Callable[..., Server]) -
                     other.start()
         other.join()
         assert n_tokens > 150
-        # A whole batch of the prompt would take as long as hundreds of tokens; how long exactly is the machine's affair.
+        # A whole batch of the prompt would take as long as hundreds of tokens; how long is the machine's affair.
         assert max(gaps[6:]) < 1.0 + 20 * sorted(gaps[6:])[len(gaps) // 2]
 
 

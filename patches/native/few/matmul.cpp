@@ -41,23 +41,40 @@ void quantize_q8_k(const float * x, int64_t n, void * row, void * token) {
     }
 }
 
-void quantize_q8_0(const float * x, int64_t n, void * row, void * token) {
-    ggml_get_type_traits_cpu(GGML_TYPE_Q8_0)->from_float(x, row, n);
-    const block_q8_0 * source = (const block_q8_0 *) row;
+// Q8_0 or Q8_1 to that of formats.h; `sum_of` tells d times the sum of a block's q.
+template <typename Block, typename Sum>
+void arrange(const Block * source, int64_t n, void * token, Sum && sum_of) {
     const q8_0_token to(token, n);
-    for (int64_t b = 0; b < n/QK8_0; ++b) {
+    for (int64_t b = 0; b < n/32; ++b) {
         int8_t * q = to.q + b/2*64 + b%2*4;
-        int sum = 0;
-        for (int i = 0; i < QK8_0; ++i) {
+        for (int i = 0; i < 32; ++i) {
             q[8*(i/4) + i%4] = source[b].qs[i];
-            sum += source[b].qs[i];
         }
         to.d[b]   = ggml_fp16_to_fp32(source[b].d);
-        to.sum[b] = to.d[b]*sum;
+        to.sum[b] = sum_of(source[b], to.d[b]);
     }
-    for (int64_t b = n/QK8_0; b < q8_0_token::padded(n); ++b) {
+    for (int64_t b = n/32; b < q8_0_token::padded(n); ++b) {
         to.sum[b] = 0;
     }
+}
+
+void quantize_q8_0(const float * x, int64_t n, void * row, void * token) {
+    ggml_get_type_traits_cpu(GGML_TYPE_Q8_0)->from_float(x, row, n);
+    arrange((const block_q8_0 *) row, n, token, [](const block_q8_0 & block, float d) {
+        int sum = 0;
+        for (int8_t q : block.qs) {
+            sum += q;
+        }
+        return d*sum;
+    });
+}
+
+// With upstream's sums, which are rounded to half precision: a token must not become another one in company.
+void quantize_q8_1(const float * x, int64_t n, void * row, void * token) {
+    ggml_get_type_traits_cpu(GGML_TYPE_Q8_1)->from_float(x, row, n);
+    arrange((const block_q8_1 *) row, n, token, [](const block_q8_1 & block, float) {
+        return ggml_fp16_to_fp32(block.s);
+    });
 }
 
 int64_t q8_k_bytes(int64_t n) {
@@ -80,7 +97,7 @@ struct format {
 constexpr int64_t ANY = INT64_MAX, MOST_COLS = 32*q8_0_token::MOST_BLOCKS;
 constexpr format FORMATS[] = {
     { GGML_TYPE_Q6_K, GGML_TYPE_Q8_K, 256, ANY,       16,  q8_k_bytes,        quantize_q8_k, q6_k_avx512_vnni },
-    { GGML_TYPE_Q4_1, GGML_TYPE_Q8_0, 64,  MOST_COLS, ANY, q8_0_token::bytes, quantize_q8_0, q4_1_avx512_vnni },
+    { GGML_TYPE_Q4_1, GGML_TYPE_Q8_1, 64,  MOST_COLS, ANY, q8_0_token::bytes, quantize_q8_1, q4_1_avx512_vnni },
     { GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, 64,  MOST_COLS, 16,  q8_0_token::bytes, quantize_q8_0, q4_0_avx512_vnni },
     { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 64,  MOST_COLS, 16,  q8_0_token::bytes, quantize_q8_0, q8_0_avx512_vnni },
 };

@@ -1,0 +1,24 @@
+"""A real server whose patience is short, for tests: python -m tests.serve.impatient PORT [KEY]"""
+
+import sys
+
+from edgellm.commands.serve import _llama_server, _served
+from edgellm.commands.workspace import workspace
+from edgellm.serve.catalog import Catalog
+from edgellm.serve.options import ServeOptions
+from edgellm.serve.server import serve
+from edgellm.ui.console import note
+
+if __name__ == "__main__":
+    here = workspace(offline=True)
+    options = ServeOptions(
+        port=int(sys.argv[1]), n_slots=2, n_ctx=1024, api_keys=frozenset(sys.argv[2:]), head_seconds=1, body_seconds=1
+    )
+    catalog = Catalog(_served(here, ["smollm2"], quiet=True))
+    serve(
+        options,
+        catalog,
+        _llama_server(here),
+        here.settings.logs,
+        on_ready=lambda _: note(options.url),
+    )
