@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edgellm.errors import DoesNotFit
 from edgellm.serve.catalog import ServedModel
+from edgellm.serve.current import current
 from edgellm.serve.options import ServeOptions
 from edgellm.serve.pool import LOOK_SECONDS, Pool
 from edgellm.serve.problems import RETRY_SECONDS, Problem
@@ -48,6 +49,7 @@ class ScoringPool:
             Problem: too many wait (429).
             EdgellmError: it cannot be started.
         """
+        current().model = model.name
         state = self._states.setdefault(model.name, _State())
         if state.in_flight > self._options.max_queue:
             message = f"{state.in_flight} requests to score with {model.name} are waiting already"

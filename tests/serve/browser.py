@@ -187,6 +187,7 @@ class Browser:
         if hasattr(self, "_client"):
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
+            await self._socket.close()
             await self._client.close()
 
     def close(self) -> None:

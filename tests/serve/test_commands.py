@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,53 +76,52 @@ def test_files_that_run_the_server(tmp_path: Path) -> None:
 
 @pytest.mark.engine
 @pytest.mark.model
-def test_two_servers_are_seen_asked_and_stopped(start: Callable[..., Server], serve_home: dict[str, str]) -> None:
+def test_two_servers_are_seen_asked_and_stopped(with_engine: Settings) -> None:
     with (
         start("smollm2", "--slots", "1", "--ctx-size", "512", "--verbose") as one,
         start("smollm2", "--api-key", "ab-1") as two,
     ):
         one.post("/v1/completions", {"prompt": "Once", "max_tokens": 4})
-        listed = {each["url"]: each for each in data(edgellm("ps", "--json", env=serve_home))}
+        listed = {each["url"]: each for each in data(edgellm("ps", "--json"))}
         assert listed[one.url]["status"]["models"][0]["state"] == "loaded"
         assert listed[two.url]["status"] is None and listed[two.url]["problem"] == "it needs a key"
         assert "ab-1" not in json.dumps(listed)
-        with_key = edgellm("ps", env={**serve_home, "EDGELLM_API_KEY": "ab-1 cd-2"}).stdout
+        with_key = edgellm("ps", env={"EDGELLM_API_KEY": "ab-1 cd-2"}).stdout
         assert re.search(rf"{one.url} +smollm2 +idle \d s +512 x 1 +\d+ MB +[\d.]+ tok/s +1", with_key)
         assert re.search(rf"{two.url} +smollm2 +not loaded", with_key)
         # Each is found by its port, with its own context and key.
-        told = data(edgellm("connect", "curl", "--port", str(one.port), "--json", env=serve_home))["target"]
+        told = data(edgellm("connect", "curl", "--port", str(one.port), "--json"))["target"]
         assert told["url"] == one.url and told["n_ctx"] == 512 and told["is_local"]
-        locked = edgellm("env", "--port", str(two.port), "--json", env=serve_home)
+        locked = edgellm("env", "--port", str(two.port), "--json")
         assert locked.returncode == 2 and "has a key" in error(locked)["what"]
-        wrong = edgellm("env", "smolm2", "--port", str(one.port), "--json", env=serve_home)
+        wrong = edgellm("env", "smolm2", "--port", str(one.port), "--json")
         assert wrong.returncode == 3 and error(wrong)["why"] == "did you mean smollm2?"
-        several = edgellm("stop", "--json", env=serve_home)
+        several = edgellm("stop", "--json")
         assert several.returncode == 2 and str(one.port) in error(several)["what"]
-        assert edgellm("stop", "--port", "1", env=serve_home).returncode == 1
-        stopped = data(edgellm("stop", "--port", str(one.port), "--json", env=serve_home))
+        assert edgellm("stop", "--port", "1").returncode == 1
+        stopped = data(edgellm("stop", "--port", str(one.port), "--json"))
         assert [(each["url"], each["forced"]) for each in stopped["stopped"]] == [(one.url, False)]
         assert one.process.wait(5) == 143
         assert one.process.stderr is not None
         said = one.process.stderr.read().decode()
         assert re.search(r"^POST /v1/completions  200  [\d.]+ ms  smollm2  [\d.]+ tok/s$", said, re.MULTILINE)
-        assert "stopped http" in edgellm("stop", "--all", env=serve_home).stderr
+        assert "stopped http" in edgellm("stop", "--all").stderr
         assert two.process.wait(5) == 143
-        assert data(edgellm("ps", "--json", env=serve_home)) == []
-        log = (Path(serve_home["EDGELLM_HOME"]) / "data" / "logs" / "serve.log").read_text()
+        assert data(edgellm("ps", "--json")) == []
+        log = (with_engine.logs / "serve.log").read_text()
         assert f"serving at {one.url}: smollm2" in log and "loaded smollm2" in log and "ab-1" not in log
 
 
 @pytest.mark.engine
 @pytest.mark.model
-def test_a_killed_server_leaves_nothing(start: Callable[..., Server], serve_home: dict[str, str]) -> None:
-    with start("smollm2", "--slots", "1", "--ctx-size", "512") as server:
+def test_a_killed_server_leaves_nothing(with_engine: Settings) -> None:
+    with Server.start("smollm2", "--slots", "1", "--ctx-size", "512") as server:
         server.post("/v1/completions", {"prompt": "Once", "max_tokens": 1})
         worker = identify(server.workers()[0])
         assert worker is not None and worker.is_alive
         server.process.kill()
         server.process.wait()
-        assert data(edgellm("ps", "--json", env=serve_home)) == []
-        data(edgellm("stop", "--all", "--json", env=serve_home))
+        assert data(edgellm("ps", "--json")) == []
+        data(edgellm("stop", "--all", "--json"))
         assert not worker.is_alive
-        records = Settings.from_environment(serve_home).servers
-        assert not list(records.glob("*.json"))
+        assert not list(with_engine.servers.glob("*.json"))
