@@ -173,6 +173,28 @@ def test_several_prompts(client: openai.OpenAI) -> None:
     assert reply.usage and alone.usage and reply.usage.prompt_tokens > alone.usage.prompt_tokens
 
 
+@pytest.mark.parametrize(
+    ("path", "model", "field", "tokens"),
+    [
+        ("/v1/completions", "smollm2", "prompt", [1, 49152]),
+        ("/v1/completions", "smollm2", "prompt", [[1], [2**31 - 1]]),
+        ("/v1/embeddings", "bert", "input", [[5], [10]]),
+        ("/v1/chat/completions", "smollm2", "logit_bias", {"49152": 1}),
+    ],
+)
+def test_numbers_that_are_no_tokens(server: Server, path: str, model: str, field: str, tokens: Any) -> None:
+    body = {"model": model, field: tokens, **({"messages": QUESTION} if "chat" in path else {})}
+    reply = server.post(path, body)
+    assert reply.status == 400 and reply.json()["error"]["param"] == field
+
+
+def test_one_of_several_prompts_is_too_long(server: Server) -> None:
+    for stream in (False, True):
+        body = {"model": "smollm2", "prompt": ["a", "a " * 3000], "max_tokens": 2, "stream": stream}
+        reply = server.post("/v1/completions", body)
+        assert reply.status == 400 and reply.json()["error"]["code"] == "context_length_exceeded"
+
+
 def test_embeddings_as_the_package_asks_for_them(client: openai.OpenAI) -> None:
     coded = client.embeddings.create(model="bert", input=["the cat", "at"])
     plain = client.embeddings.create(model="bert", input=["the cat", "at"], encoding_format="float")
