@@ -23,14 +23,18 @@ struct unpacked {
     __m512  d;
 };
 
-inline float half(const uint8_t * p) {
-    uint16_t bits;
-    memcpy(&bits, p, sizeof(bits));
-    return _cvtsh_ss(bits);
+// The first word of two blocks, one behind the other.
+template <typename Word>
+inline __m128i heads(const uint8_t * first, const uint8_t * second) {
+    Word words[2];
+    memcpy(&words[0], first, sizeof(Word));
+    memcpy(&words[1], second, sizeof(Word));
+    return sizeof(Word) == 4 ? _mm_set_epi32(0, 0, (int) words[1], (int) words[0])
+                             : _mm_cvtsi32_si128((int) ((uint32_t) words[1] << 16 | words[0]));
 }
 
-inline __m512 in_turn(float first, float second) {
-    return _mm512_castpd_ps(_mm512_broadcastsd_pd(_mm_castps_pd(_mm_setr_ps(first, second, 0, 0))));
+inline __m512 in_turn(__m128 pair) {
+    return _mm512_castpd_ps(_mm512_broadcastsd_pd(_mm_castps_pd(pair)));
 }
 
 // Four of `first`, four of `second`, and so on.
@@ -51,10 +55,9 @@ struct q4_0 {
     static constexpr size_t BYTES = 18;
 
     static unpacked unpack(const uint8_t * p, float * m) {
-        const float d0 = half(p), d1 = half(p + BYTES);
-        m[0] = -8*d0;
-        m[1] = -8*d1;
-        return { interleaved(nibbles(p + 2), nibbles(p + BYTES + 2)), in_turn(d0, d1) };
+        const __m128 d = _mm_cvtph_ps(heads<uint16_t>(p, p + BYTES));
+        _mm_storel_pi((__m64 *) m, _mm_mul_ps(d, _mm_set1_ps(-8.0f)));
+        return { interleaved(nibbles(p + 2), nibbles(p + BYTES + 2)), in_turn(d) };
     }
 };
 
@@ -63,9 +66,10 @@ struct q4_1 {
     static constexpr size_t BYTES = 20;
 
     static unpacked unpack(const uint8_t * p, float * m) {
-        m[0] = half(p + 2);
-        m[1] = half(p + BYTES + 2);
-        return { interleaved(nibbles(p + 4), nibbles(p + BYTES + 4)), in_turn(half(p), half(p + BYTES)) };
+        const __m128 both = _mm_cvtph_ps(heads<uint32_t>(p, p + BYTES));                // d0 m0 d1 m1
+        const __m128 apart = _mm_shuffle_ps(both, both, _MM_SHUFFLE(3, 1, 2, 0));       // d0 d1 m0 m1
+        _mm_storeh_pi((__m64 *) m, apart);
+        return { interleaved(nibbles(p + 4), nibbles(p + BYTES + 4)), in_turn(apart) };
     }
 };
 
@@ -74,12 +78,11 @@ struct q8_0 {
     static constexpr size_t BYTES = 34;
 
     static unpacked unpack(const uint8_t * p, float * m) {
-        const float d0 = half(p), d1 = half(p + BYTES);
-        m[0] = -128*d0;
-        m[1] = -128*d1;
+        const __m128 d = _mm_cvtph_ps(heads<uint16_t>(p, p + BYTES));
+        _mm_storel_pi((__m64 *) m, _mm_mul_ps(d, _mm_set1_ps(-128.0f)));
         const __m512i q = interleaved(_mm256_loadu_si256((const __m256i *) (p + 2)),
                                       _mm256_loadu_si256((const __m256i *) (p + BYTES + 2)));
-        return { _mm512_xor_si512(q, _mm512_set1_epi8((char) 0x80)), in_turn(d0, d1) };
+        return { _mm512_xor_si512(q, _mm512_set1_epi8((char) 0x80)), in_turn(d) };
     }
 };
 

@@ -21,8 +21,6 @@ namespace edgellm::few {
 namespace {
 
 constexpr int64_t ROWS_PER_CHUNK = 64;
-// A single token waits for memory, and upstream's row by row product keeps up with that.
-constexpr int64_t MIN_TOKENS = 2;
 
 static_assert(sizeof(block_q6_K) == 210 && QK_K == 256, "as q6_k_avx512_vnni.cpp has it");
 static_assert(sizeof(block_q4_0) == 18 && sizeof(block_q4_1) == 20 && sizeof(block_q8_0) == 34, "as blocks32 has them");
@@ -88,11 +86,13 @@ int64_t q8_k_bytes(int64_t n) {
     return n/QK_K*sizeof(q8_k_block);
 }
 
-// How a type of weights is computed. More than `most_tokens` are left to upstream, which tiles them for some types.
+// How a type of weights is computed. More than `most_tokens` are left to upstream, and of Q6_K a single one, which
+// waits for memory. The other types take every token, so that it comes to the same bits alone and in company: the
+// smallest difference grows to that of another rounding of the activations.
 struct format {
     ggml_type      type, row_type;
     int64_t        unit, most_cols;  // weights that are taken at once: a row has a whole number of them
-    int64_t        most_tokens;
+    int64_t        least_tokens, most_tokens;
     int64_t     (* token_bytes)(int64_t n);
     quantize_token quantize;
     multiply_rows  multiply;
@@ -103,10 +103,10 @@ struct format {
 #if defined(EDGELLM_HAS_AVX512_VNNI)
 constexpr int64_t ANY = INT64_MAX, MOST_COLS = 32*q8_0_token::MOST_BLOCKS;
 constexpr format FORMATS[] = {
-    { GGML_TYPE_Q6_K, GGML_TYPE_Q8_K, 256, ANY,       16,  q8_k_bytes,        quantize_q8_k, q6_k_avx512_vnni },
-    { GGML_TYPE_Q4_1, GGML_TYPE_Q8_1, 64,  MOST_COLS, ANY, q8_0_token::bytes, quantize_q8_1, q4_1_avx512_vnni },
-    { GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, 64,  MOST_COLS, 16,  q8_0_token::bytes, quantize_q8_0, q4_0_avx512_vnni },
-    { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 64,  MOST_COLS, 16,  q8_0_token::bytes, quantize_q8_0, q8_0_avx512_vnni },
+    { GGML_TYPE_Q6_K, GGML_TYPE_Q8_K, 256, ANY,       2, 16,  q8_k_bytes,        quantize_q8_k, q6_k_avx512_vnni },
+    { GGML_TYPE_Q4_1, GGML_TYPE_Q8_1, 64,  MOST_COLS, 1, ANY, q8_0_token::bytes, quantize_q8_1, q4_1_avx512_vnni },
+    { GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, 64,  MOST_COLS, 1, ANY, q8_0_token::bytes, quantize_q8_0, q4_0_avx512_vnni },
+    { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 64,  MOST_COLS, 1, ANY, q8_0_token::bytes, quantize_q8_0, q8_0_avx512_vnni },
 };
 
 bool runs_here() {
@@ -125,7 +125,7 @@ const format * format_of(const ggml_tensor * op) {
     const int64_t n_tokens = ggml_nrows(x);
     for (const format & f : FORMATS) {
         if (weights->type == f.type) {
-            const bool ours = n_tokens >= MIN_TOKENS && n_tokens <= f.most_tokens && weights->ne[0]%f.unit == 0 &&
+            const bool ours = n_tokens >= f.least_tokens && n_tokens <= f.most_tokens && weights->ne[0]%f.unit == 0 &&
                 weights->ne[0] <= f.most_cols &&
                 ggml_is_matrix(weights) && ggml_is_contiguous(weights) && x->type == GGML_TYPE_F32 &&
                 ggml_is_contiguous(x) && op->type == GGML_TYPE_F32 && ggml_is_contiguous(op) &&
