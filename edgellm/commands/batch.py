@@ -114,7 +114,7 @@ def batch(
         "model": path.name, "bytes": path.stat().st_size, "shard": f"{part.index}/{part.count}", "seed": seed,
         "ctx-size": ctx_size, "system": load_options.system or "", "raw": raw, "max-tokens": max_tokens,
         "format": form or "", "grammar": structure.grammar if structure else "",
-        **{name: value for name, value in asdict(sampling).items() if name not in ("seed", "grammar")},
+        **{name: value for name, value in asdict(sampling).items() if name != "seed" and "grammar" not in name},
     }  # fmt: skip
     with Journal(output) as journal:
         holding = journal.agree(begun_with, {"seed": sampling.seed})
@@ -176,7 +176,7 @@ def _watch(job: Batch, report: Report, *, quiet: bool) -> None:
 def _end(tally: Tally, output: Path, *, as_json: bool, quiet: bool) -> None:
     """The summary, and the exit code."""
     from edgellm.ui.console import note, print_json
-    from edgellm.ui.units import duration, rate
+    from edgellm.ui.units import consumption, duration, rate, size
 
     if as_json:
         print_json({"output": output, "tally": tally})
@@ -189,6 +189,8 @@ def _end(tally: Tally, output: Path, *, as_json: bool, quiet: bool) -> None:
                 f"{tally.prompt_tokens:,} prompt tokens{reused}, {tally.completion_tokens:,} generated "
                 f"in {duration(tally.seconds)}, {rate(tally.rate)} in {tally.n_slots} slot{'s' * (tally.n_slots > 1)}"
             )
+            used = consumption(tally.cores_used, tally.energy_joules, tally.completion_tokens)
+            note(f"{used}; {size(tally.peak_resident_bytes)} of memory at most")
     if tally.failed:
         raise typer.Exit(EXIT_ROWS_FAILED)
 

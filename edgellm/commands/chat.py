@@ -56,6 +56,8 @@ def chat(
               edgellm chat --continue
               edgellm chat --id 7f3a09 --on-loop retry
     """
+    from functools import partial
+
     from edgellm.commands.answering import (
         choose_limits,
         choose_loading,
@@ -72,6 +74,13 @@ def chat(
     resumed = go_on or chat_id is not None
     if resumed and (private or system is not None):
         raise UsageError("a saved chat goes on as it is", why="--private and --system are for a new one")
+    sampling_for = partial(
+        choose_sampling, seed=seed, temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p,
+        repeat_penalty=repeat_penalty,
+    )  # fmt: skip
+    loading_for = partial(
+        choose_loading, ctx_size=ctx_size, threads=threads, system=system, force=force, kv=kv, max_memory=max_memory
+    )
     here = workspace(offline=offline)
     with ExitStack() as stack:
         store = None if private else stack.enter_context(ChatStore.open(here.settings.chats))
@@ -81,24 +90,20 @@ def chat(
         name = model or (saved.model if saved else DEFAULT_MODEL)
         require_chat(here, name)
         path, recipe = here.model_file(name, quiet=quiet)
-        sampling = choose_sampling(
-            recipe, seed, temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty
-        )
         structure = choose_structure(here, form, grammar)
-        load_options = choose_loading(
-            recipe, ctx_size=ctx_size, threads=threads, system=system, force=force, kv=kv, max_memory=max_memory
-        )
+        load_options = loading_for(recipe)
         loaded = load_model(here, path, load_options, quiet=quiet)
         _ = loaded.session.template  # a model without one is refused before anything is typed
         record = ChatRecord(store, name, load_options.system)
         if saved is not None and store is not None:
             record, loaded.session.messages = ChatRecord.resume(store, saved)
             if name != saved.model:
-                record.use_model(name)
+                record.use_model(name, saved.system)
         limits = choose_limits(max_tokens, max_time, loop_guard, on_loop)
         conversation = Conversation(
-            here, name, loaded, load_options, record, sampling, limits, structure=structure, quiet=quiet
-        )
+            here, name, loaded, load_options, record, sampling_for(recipe), limits,
+            sampling_for=sampling_for, loading_for=loading_for, structure=structure, quiet=quiet,
+        )  # fmt: skip
         try:
             if sys.stdin.isatty() and sys.stdout.isatty():
                 conversation.talk()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,9 +79,12 @@ class Conversation:
         sampling: Sampling,
         limits: Limits,
         *,
+        sampling_for: Callable[..., Sampling],
+        loading_for: Callable[..., LoadOptions],
         structure: Structure | None = None,
         quiet: bool,
     ) -> None:
+        """`sampling_for` and `loading_for` choose for a recipe, or None, what the user does not ask for."""
         self._here = here
         self._name = name
         self._loaded = loaded
@@ -88,6 +92,8 @@ class Conversation:
         self._record = record
         self._sampling = sampling
         self._limits = limits
+        self._sampling_for = sampling_for
+        self._loading_for = loading_for
         self._structure = structure
         self._quiet = quiet
         self._stats: Stats | None = None
@@ -202,7 +208,7 @@ class Conversation:
 
     def _structured(self, sampling: Sampling) -> Sampling:
         """With the grammar of `--format` or `--grammar`."""
-        return replace(sampling, grammar=self._structure.grammar) if self._structure else sampling
+        return self._structure.constrain(sampling) if self._structure else sampling
 
     def _check(self) -> None:
         """Whether the last answer has the form that was asked for; one that was stopped need not."""
@@ -337,6 +343,8 @@ class Conversation:
             note(printable(self._session.system) or "no system message but the chat template's own")
             return
         self._session.restart(system=text)
+        self._loading_for = partial(self._loading_for, system=text)
+        self._load_options = replace(self._load_options, system=text)
         self._start_over()
         note("a new chat begins with this system message")
 
@@ -382,6 +390,7 @@ class Conversation:
                 return
             if hasattr(self._sampling, field):
                 self._sampling = replace(self._sampling, **{field: parsed})
+                self._sampling_for = partial(self._sampling_for, **{field: parsed})
             else:
                 self._limits = replace(self._limits, **{field: parsed})
             note(f"{name:<16}{self._setting(name)}")
@@ -398,30 +407,44 @@ class Conversation:
                 return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
     def _model(self, name: str) -> None:
-        from edgellm.commands.answering import load_model, require_chat
+        from edgellm.commands.answering import require_chat
         from edgellm.ui.console import note
 
         if not name:
             note(f"{self._name}  {self._session.model.info.path}")
             return
         require_chat(self._here, name)
-        path, _ = self._here.model_file(name, quiet=self._quiet)
+        path, recipe = self._here.model_file(name, quiet=self._quiet)
+        load_options = self._loading_for(recipe)
         self.note_use()
         messages, old_path = self._session.messages, self._session.model.info.path
-        # Two models at once may not fit: the old one goes first, and comes back if the new one cannot be had.
+        try:
+            self._exchange(path, load_options)
+            _ = self._session.template
+        except BaseException:
+            self._exchange(old_path, self._load_options)
+            self._session.messages = messages
+            raise
+        head = [message for message in messages if message["role"] == "system"]
+        if [message["content"] for message in head] == [
+            text for text in [self._load_options.system] if text is not None
+        ]:
+            # The old recipe's, or what the user asks for: the new options have the one or the other.
+            messages = [*self._session.messages, *messages[len(head) :]]
+        self._session.messages = messages
+        self._name, self._load_options = name, load_options
+        self._sampling = replace(self._sampling_for(recipe), seed=self._sampling.seed)
+        system = self._session.system_message
+        self._record.use_model(name, system["content"] if system else None)
+        self._introduce()
+
+    def _exchange(self, path: Path, load_options: LoadOptions) -> None:
+        """Another model in place of this one, which goes first: the two may not fit at once."""
+        from edgellm.commands.answering import load_model
+
         self._session.close()
         self._session.model.close()
-        try:
-            self._loaded = load_model(self._here, path, self._load_options, quiet=self._quiet)
-            _ = self._session.template
-            self._name = name
-            self._record.use_model(name)
-        except BaseException:
-            self._loaded = load_model(self._here, old_path, self._load_options, quiet=self._quiet)
-            raise
-        finally:
-            self._session.messages = messages
-        self._introduce()
+        self._loaded = load_model(self._here, path, load_options, quiet=self._quiet)
 
     def _file(self, name: str) -> None:
         from edgellm.run.transcript import read_text

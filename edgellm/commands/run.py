@@ -71,7 +71,7 @@ def run(
     )
     structure = choose_structure(here, form, grammar)
     if structure is not None:
-        sampling = replace(sampling, grammar=structure.grammar)
+        sampling = structure.constrain(sampling)
     load_options = choose_loading(
         recipe, ctx_size=ctx_size, threads=threads, system=system, force=force, kv=kv, max_memory=max_memory
     )

@@ -32,7 +32,8 @@ class Sampling:
     The three penalties look at the last `repeat_last_n` tokens. DRY ("don't repeat yourself") looks at all tokens and
     lowers whatever would continue a sequence that was there before: `dry_multiplier` x `dry_base` to the power of
     what it is longer than `dry_allowed_length` tokens; a multiplier of 0 is off. `grammar` is GBNF whose start rule
-    is `root`: only what it permits is drawn, and the answer ends when it does; empty for none.
+    is `root`: only what it permits is drawn, and the answer ends when it does; empty for none. `grammar_is_harmless`:
+    it is known that no step through it takes long; others are kept in a process of their own, which can be ended.
     """
 
     temperature: float = 0.8
@@ -47,6 +48,7 @@ class Sampling:
     dry_base: float = 1.75
     dry_allowed_length: int = 2
     grammar: str = ""
+    grammar_is_harmless: bool = False
     seed: int = 0
 
 

@@ -25,6 +25,8 @@ MAX_RULES = 20_000
 # llama.cpp's own limit of repetitions. A schema's maxLength becomes so many nested parentheses.
 MAX_REPETITIONS = 2_000
 MAX_NESTING = MAX_REPETITIONS + 100
+# So many alternatives of a schema do not yet multiply to much.
+MAX_CHOICES = 8
 # Keywords of a schema that become repetitions.
 COUNTS = ("minItems", "maxItems", "minLength", "maxLength")
 LITERALS = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
@@ -107,6 +109,17 @@ def _check_counts(schema: Any) -> None:
         if key == "pattern" and isinstance(value, str) and LARGE_QUANTIFIER.search(value):
             raise ValueError(f"a grammar repeats 999 times at most in a pattern, not {value[:40]}")
         _check_counts(value)
+
+
+def is_harmless(schema: Any) -> bool:
+    """Whether no step through a schema's grammar takes long: that takes patterns, or many ways to write the same."""
+    if isinstance(schema, list):
+        return all(map(is_harmless, schema))
+    if not isinstance(schema, dict):
+        return True
+    choices = (schema.get(key) for key in ("anyOf", "oneOf", "type"))
+    few = all(len(choice) <= MAX_CHOICES for choice in choices if isinstance(choice, list))
+    return few and "pattern" not in schema and all(map(is_harmless, schema.values()))
 
 
 def _converter(bindings: Path) -> Any:

@@ -84,12 +84,12 @@ def directory_name(stack: PatchStack, cpu: Cpu) -> str:
 
 def find(settings: Settings, stack: PatchStack, cpu: Cpu | None = None) -> InstalledEngine | None:
     """The engine for this patch stack and this CPU, or None."""
-    return _load(settings.engines / directory_name(stack, cpu or detect()))
+    return load(settings.engines / directory_name(stack, cpu or detect()))
 
 
 def every(settings: Settings) -> list[InstalledEngine]:
     """All finished engines, whatever they were built for."""
-    found = (_load(path) for path in sorted(settings.engines.glob("*-*-*")))
+    found = (load(path) for path in sorted(settings.engines.glob("*-*-*")))
     return [engine for engine in found if engine is not None]
 
 
@@ -108,7 +108,8 @@ def require(settings: Settings, stack: PatchStack) -> InstalledEngine:
     raise EngineMissing("the engine is not built", why=why, hint=BUILD_COMMAND, stamp=stack.stamp)
 
 
-def _load(directory: Path) -> InstalledEngine | None:
+def load(directory: Path) -> InstalledEngine | None:
+    """The engine of a directory, or None."""
     try:
         record = EngineRecord(**json.loads((directory / RECORD).read_text()))
     except (OSError, ValueError, TypeError):

@@ -23,6 +23,7 @@ from typing import Any
 
 from edgellm.engine import kernels
 from edgellm.engine.base import CONTEXT_PADDING, ModelInfo
+from edgellm.engine.grammar_watch import GrammarWatch
 from edgellm.engine.installed import BUILD_COMMAND, InstalledEngine
 from edgellm.engine.llama_context import LlamaContext, LlamaEmbedder, LlamaSequences
 from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel, UsageError
@@ -120,6 +121,15 @@ class LlamaEngine:
             raise UnsupportedModel(f"the engine cannot load {path.name}", why=why, path=str(path))
         return LlamaModel(self, pointer, path)
 
+    def load_vocabulary(self, path: Path) -> Any:
+        """The engine's pointer to the vocabulary of a file, without the weights; it stays until the process ends."""
+        params = self._c.llama_model_default_params()
+        params.vocab_only = True
+        pointer = self._c.llama_model_load_from_file(os.fsencode(path), params)
+        if not pointer:
+            raise UnsupportedModel(f"the engine cannot load {path.name}", why=self.last_error(), path=str(path))
+        return self._c.llama_model_get_vocab(pointer)
+
 
 class LlamaModel:
     """Weights and vocabulary of one file."""
@@ -129,6 +139,7 @@ class LlamaModel:
         self._c = engine._c
         self._pointer = pointer
         self._vocab = self._c.llama_model_get_vocab(pointer)
+        self._grammars = GrammarWatch(engine.installed.directory, path)
         self.info = self._describe(path)
 
     def _describe(self, path: Path) -> ModelInfo:
@@ -209,7 +220,7 @@ class LlamaModel:
             UnsupportedModel: the model's heads cannot be kept in those types.
         """
         pointer = self._new_context(self._params(n_ctx, n_batch, n_threads, 1, type_k, type_v))
-        return LlamaContext(self._c, pointer, n_ctx)
+        return LlamaContext(self._c, pointer, n_ctx, self._grammars)
 
     def open_sequences(
         self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
@@ -222,7 +233,7 @@ class LlamaModel:
         # The engine divides its context among the sequences, and rounds each one's part down.
         padded = -(-n_ctx // CONTEXT_PADDING) * CONTEXT_PADDING
         params = self._params(n_seq * padded, max(n_batch, n_seq), n_threads, n_seq, type_k, type_v)
-        return LlamaSequences(self._c, self._new_context(params), n_seq, n_ctx)
+        return LlamaSequences(self._c, self._new_context(params), n_seq, n_ctx, self._grammars)
 
     def open_embedder(self, *, n_seq: int, n_ctx: int, n_threads: int) -> LlamaEmbedder:
         """What turns texts of up to `n_ctx` tokens into vectors; see `base.Embedder`.
@@ -268,6 +279,7 @@ class LlamaModel:
 
     def close(self) -> None:
         """Free the model."""
+        self._grammars.close()
         if self._pointer:
             self._c.llama_model_free(self._pointer)
             self._pointer = None

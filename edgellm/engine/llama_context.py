@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.engine.base import Sampling
+from edgellm.engine.grammar_watch import GrammarWatch
 from edgellm.engine.llama_sampler import LlamaSampler
 from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel
 
@@ -64,8 +65,9 @@ class _Computing:
 class LlamaContext(_Computing):
     """One sequence over a model; `tokens` mirrors what the KV cache holds."""
 
-    def __init__(self, c: Any, pointer: Any, n_ctx: int) -> None:
+    def __init__(self, c: Any, pointer: Any, n_ctx: int, grammars: GrammarWatch) -> None:
         super().__init__(c, pointer, n_ctx)
+        self._grammars = grammars
         self.tokens: list[int] = []
 
     def keep(self, n_tokens: int) -> int:
@@ -114,14 +116,15 @@ class LlamaContext(_Computing):
 
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> LlamaSampler:
         """A chain of samplers in llama.cpp's order."""
-        return LlamaSampler(self._c, self._pointer, sampling, history, lambda: -1)
+        return LlamaSampler(self._c, self._pointer, sampling, history, lambda: -1, self._grammars)
 
 
 class LlamaSequences(_Computing):
     """Several sequences over a model, computed together; `tokens` mirrors what the KV cache of each holds."""
 
-    def __init__(self, c: Any, pointer: Any, n_seq: int, n_ctx: int) -> None:
+    def __init__(self, c: Any, pointer: Any, n_seq: int, n_ctx: int, grammars: GrammarWatch) -> None:
         super().__init__(c, pointer, n_ctx)
+        self._grammars = grammars
         self.n_seq = n_seq
         self.tokens: list[list[int]] = [[] for _ in range(n_seq)]
         self._batch = c.llama_batch_init(self.n_batch, 0, 1)
@@ -172,7 +175,7 @@ class LlamaSequences(_Computing):
 
     def open_sampler(self, seq: int, sampling: Sampling, history: Sequence[int] = ()) -> LlamaSampler:
         """A chain of samplers for one sequence."""
-        return LlamaSampler(self._c, self._pointer, sampling, history, lambda: self._rows[seq])
+        return LlamaSampler(self._c, self._pointer, sampling, history, lambda: self._rows[seq], self._grammars)
 
     def close(self) -> None:
         """Free the context and its batch."""

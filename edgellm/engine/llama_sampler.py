@@ -1,6 +1,6 @@
 """Choosing tokens with llama.cpp's samplers: one chain for each answer, and a grammar beside it.
 
-    sampler = LlamaSampler(bindings, context, Sampling(temperature=0), prompt, lambda: -1)
+    sampler = LlamaSampler(bindings, context, Sampling(temperature=0), prompt, lambda: -1, grammars)
     sampler.sample()
 
 It gets the low-level bindings from `engine.llama`, which owns them.
@@ -8,12 +8,8 @@ It gets the low-level bindings from `engine.llama`, which owns them.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -21,10 +17,10 @@ import numpy.typing as npt
 
 from edgellm.engine.base import Sampling
 from edgellm.engine.grammar import check_grammar
-from edgellm.errors import EngineError, UsageError
+from edgellm.engine.grammar_watch import GrammarWatch
+from edgellm.engine.llama_grammar import TOKEN_DATA, Grammar, LlamaGrammar, apply
+from edgellm.errors import EngineError
 
-# llama_token_data.
-TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 # What ends a sequence for DRY, as in llama.cpp's own programs.
 DRY_BREAKERS = (b"\n", b":", b'"', b"*")
 
@@ -37,14 +33,25 @@ class LlamaSampler:
     """
 
     def __init__(
-        self, c: Any, context: Any, sampling: Sampling, history: Sequence[int], row: Callable[[], int]
+        self,
+        c: Any,
+        context: Any,
+        sampling: Sampling,
+        history: Sequence[int],
+        row: Callable[[], int],
+        grammars: GrammarWatch,
     ) -> None:
         self._c = c
         self._context = context
         self._row = row
         self._vocab = c.llama_model_get_vocab(c.llama_get_model(context))
         self._n_vocab = int(c.llama_vocab_n_tokens(self._vocab))
-        self._grammar = self._open_grammar(sampling.grammar) if sampling.grammar else None
+        self._grammar: Grammar | None = None
+        if sampling.grammar and sampling.grammar_is_harmless:
+            self._grammar = LlamaGrammar(c, self._vocab, sampling.grammar)
+        elif sampling.grammar:
+            check_grammar(sampling.grammar)
+            self._grammar = grammars.open(sampling.grammar)
         self._pointer = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
         for sampler in self._memories(sampling):
             for token in history:
@@ -52,15 +59,6 @@ class LlamaSampler:
             c.llama_sampler_chain_add(self._pointer, sampler)
         for sampler in self._choices(sampling):
             c.llama_sampler_chain_add(self._pointer, sampler)
-
-    def _open_grammar(self, text: str) -> Any:
-        check_grammar(text)
-        with _stderr_captured() as said:
-            grammar = self._c.llama_sampler_init_grammar(self._vocab, text.encode(errors="replace"), b"root")
-        if not grammar:
-            why = " ".join(said.getvalue().split())[:200] or "it has no rule `root`, or one that begins with itself"
-            raise UsageError("the engine does not understand the grammar", why=why)
-        return grammar
 
     def _memories(self, sampling: Sampling) -> Iterator[Any]:
         """The steps that look at earlier tokens."""
@@ -91,13 +89,13 @@ class LlamaSampler:
             return int(self._c.llama_sampler_sample(self._pointer, self._context, self._row()))
         candidates = self._candidates()
         token = self._draw(candidates)
-        if not self._permits(token):
+        if not self._grammar.permits(token):
             candidates = self._candidates()
-            self._apply(self._grammar, candidates)
+            candidates["logit"][~self._grammar.permitted()] = -np.inf
             if not np.isfinite(candidates["logit"]).any():
                 raise EngineError("the grammar leaves no token to go on with", why="the vocabulary cannot write it")
             token = self._draw(candidates)
-        self._c.llama_sampler_accept(self._grammar, token)
+        self._grammar.accept(token)
         self._c.llama_sampler_accept(self._pointer, token)
         return token
 
@@ -110,43 +108,14 @@ class LlamaSampler:
         return candidates
 
     def _draw(self, candidates: npt.NDArray[np.void]) -> int:
-        array = self._apply(self._pointer, candidates)
+        array = apply(self._c, self._pointer, candidates)
         return int(candidates["id"][array.selected])
-
-    def _permits(self, token: int) -> bool:
-        one = np.array([(token, 1.0, 0.0)], TOKEN_DATA)
-        self._apply(self._grammar, one)
-        return bool(np.isfinite(one["logit"][0]))
-
-    def _apply(self, sampler: Any, candidates: npt.NDArray[np.void]) -> Any:
-        """Let a step work on the candidates in place; returns the engine's view of them."""
-        c = self._c
-        data = candidates.ctypes.data_as(ctypes.POINTER(c.llama_token_data))
-        array = c.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
-        c.llama_sampler_apply(sampler, ctypes.byref(array))
-        return array
 
     def close(self) -> None:
         """Free the chain and the grammar."""
-        for pointer in (self._pointer, self._grammar):
-            if pointer:
-                self._c.llama_sampler_free(pointer)
-        self._pointer = self._grammar = None
-
-
-@contextlib.contextmanager
-def _stderr_captured() -> Iterator[StringIO]:
-    """What C code writes to stderr by itself; it is there when the block has ended."""
-    said = StringIO()
-    before = os.dup(2)
-    try:
-        with tempfile.TemporaryFile() as file:
-            os.dup2(file.fileno(), 2)
-            try:
-                yield said
-            finally:
-                os.dup2(before, 2)
-                file.seek(0)
-                said.write(file.read().decode(errors="replace"))
-    finally:
-        os.close(before)
+        if self._grammar is not None:
+            self._grammar.close()
+            self._grammar = None
+        if self._pointer:
+            self._c.llama_sampler_free(self._pointer)
+            self._pointer = None

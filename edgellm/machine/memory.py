@@ -1,4 +1,4 @@
-"""Memory: what this process uses, and what it may still take.
+"""Memory: what a process uses, and what this one may still take.
 
 available()  ->  3_900_000_000
 """
@@ -51,15 +51,16 @@ def total() -> int:
     return installed if limit is None else min(installed, limit)
 
 
-def resident() -> int:
-    """Resident bytes of this process now (mapped model pages included)."""
-    return int(psutil.Process().memory_info().rss)
+def resident(pid: int | None = None) -> int:
+    """Resident bytes of this process now, or of another one (mapped model pages included)."""
+    return int(psutil.Process(pid).memory_info().rss)
 
 
-def peak_resident() -> int:
-    """The most resident bytes that this process ever had."""
+def peak_resident(pid: int | None = None) -> int:
+    """The most resident bytes that this process ever had, or on Linux another one."""
     if sys.platform == "darwin":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if pid is None else resident(pid)
     # Not ru_maxrss: Linux carries the parent's peak over into it when a process is started.
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(found[1]) * 1024 if found else resident()
+    status = Path(f"/proc/{'self' if pid is None else pid}/status").read_text()
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else resident(pid)

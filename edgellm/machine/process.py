@@ -1,88 +1,46 @@
-"""Other processes of this user: whether one still is who it was, what memory it takes, and ending it.
+"""What a process uses: memory, and the CPU time of all its threads; ours, or one that we started.
 
-who = identify(os.getpid())
-who.is_alive, resident(who.pid)
-
-A process id alone says little: it is given again to others. Its start time tells them apart.
+usage().cpu_seconds
+usage(worker.pid).peak_resident_bytes
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
-import signal
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
-# The start is told relative to the boot, whose time moves a little when the clock is set.
-TOLERANCE_SECONDS = 2.0
-POLL_SECONDS = 0.05
+from edgellm.machine import memory
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """A process: its id, and when it began, in seconds since 1970."""
+class Usage:
+    """Bytes in memory now and at most (mapped model pages included), seconds of user and system time until now."""
 
-    pid: int
-    started: float
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether this very process still runs."""
-        with contextlib.suppress(psutil.Error, ValueError, OverflowError):
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.started) < TOLERANCE_SECONDS
-            return same and process.status() != psutil.STATUS_ZOMBIE
-        return False
-
-    def end(self, grace: float) -> bool:
-        """Ask it to end, and make it after `grace` seconds; whether it went by itself.
-
-        Raises:
-            PermissionError: it belongs to somebody else.
-        """
-        self._send(signal.SIGTERM)
-        if self._gone_within(grace):
-            return True
-        self._send(signal.SIGKILL)
-        self._gone_within(grace + 5)
-        return False
-
-    def _send(self, signal_number: int) -> None:
-        if self.is_alive:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal_number)
-
-    def _gone_within(self, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        while self.is_alive:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(POLL_SECONDS)
-        return True
+    resident_bytes: int
+    peak_resident_bytes: int
+    cpu_seconds: float
 
 
-def identify(pid: int) -> Identity | None:
-    """Who has that process id now."""
-    with contextlib.suppress(psutil.Error, ValueError, OverflowError):
-        return Identity(pid, psutil.Process(pid).create_time())
-    return None
+def usage(pid: int | None = None) -> Usage:
+    """What this process uses, or another one; the peak of another one is known on Linux only, elsewhere it is now's.
+
+    Raises:
+        ProcessLookupError: there is none of that number any more, or it is not ours to look at.
+    """
+    try:
+        resident = memory.resident(pid)
+        # The two are read one after the other, by ways that count a little differently.
+        peak = max(resident, memory.peak_resident(pid))
+        times = psutil.Process(pid).cpu_times()
+    except (psutil.Error, OSError) as error:
+        raise ProcessLookupError(f"process {pid} cannot be looked at") from error
+    if not resident:  # it has ended, and waits to be reaped
+        raise ProcessLookupError(f"process {pid} has ended")
+    return Usage(resident, peak, float(times.user + times.system))
 
 
-def resident(pid: int) -> int | None:
-    """Resident bytes of a process now, mapped model pages included; None when it is gone."""
-    with contextlib.suppress(psutil.Error):
-        return int(psutil.Process(pid).memory_info().rss)
-    return None
-
-
-def peak_resident(pid: int) -> int | None:
-    """The most resident bytes that it ever had, where the system tells (Linux)."""
-    with contextlib.suppress(OSError):
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-        return int(found[1]) * 1024 if found else None
-    return None
+def cpu_seconds() -> float:
+    """User and system time of all threads of this process until now, those that have ended included."""
+    return time.process_time()

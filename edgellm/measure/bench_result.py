@@ -68,10 +68,13 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One measurement: tokens per second, all sequences together; seconds to the first token after a prompt."""
+    """One measurement: tokens per second, all sequences together; seconds to the first token after a prompt; CPU cores
+    in use; energy of the processors. None where it is not known."""
 
     rate: float
     ttft_seconds: float | None = None
+    cores_used: float | None = None
+    joules_per_token: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ class Measurement:
     """One contender in one test.
 
     `ratio` is its rate over that of the contender it is compared with; `roofline` the share of the bandwidth of reading
-    that it used, both of the same rounds; None where there is nothing to compare with, or nothing known.
+    that it used, both of the same rounds; None where there is nothing to compare with, or nothing known. `cores_used`
+    and `joules_per_token` are not known of a peer, and the energy only where its counters may be read.
     """
 
     contender: str
@@ -88,6 +92,8 @@ class Measurement:
     ttft_seconds: Samples | None
     ratio: Samples | None
     roofline: Samples | None
+    cores_used: Samples | None = None
+    joules_per_token: Samples | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,10 @@ class EngineRunner:
         seconds = _seconds(answer, "seconds", child)
         ttft = _seconds(answer, "ttft_seconds", child) if test.kind == "prefill" else None
         self.peak_resident_bytes = int(answer.get("peak_resident_bytes", 0)) or None
-        return Reading(test.n_tokens * test.n_seq / seconds, ttft)
+        n_tokens = test.n_tokens * test.n_seq
+        cores = _seconds(answer, "cpu_seconds", child) / seconds
+        joules = answer.get("joules")  # none, too, if the counters did not move within so short a test
+        return Reading(n_tokens / seconds, ttft, cores, joules / n_tokens if joules else None)
 
     def close(self) -> None:
         """End the process."""

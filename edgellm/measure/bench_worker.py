@@ -5,7 +5,7 @@ Each line of its input is a request, each line of its output an answer, both JSO
     {"load": {"path": ..., "n_ctx": 640, "n_seqs": [8], "n_ctx_seq": 128, "n_batch": 512, "n_threads": 2}}
     {"progress": 40} ... {"seconds": 1.9, "token_seconds": 0.08}
     {"measure": {"kind": "decode", "n_tokens": 128, "n_seq": 1, "n_threads": 2, "depth": 0, "seed": 3}}
-    {"seconds": 9.1, "ttft_seconds": null, "peak_resident_bytes": 1200000000}
+    {"seconds": 9.1, "cpu_seconds": 18.0, "joules": null, "ttft_seconds": null, "peak_resident_bytes": 1200000000}
 
 or {"error": {"code", "what", "why", "try"}}. It ends with its input. Between requests it waits for a line and computes
 nothing.
@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,10 +30,34 @@ from edgellm.engine.llama import LlamaEngine
 from edgellm.engine.patches import PatchStack
 from edgellm.errors import EdgellmError
 from edgellm.machine import memory
+from edgellm.machine.energy import EnergyMeter
+from edgellm.machine.process import cpu_seconds
 from edgellm.progress import Progress
 from edgellm.settings import Settings, resource_directory
 
 Say = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a test took: time, CPU time of all threads, and energy where that can be read."""
+
+    seconds: float
+    cpu_seconds: float
+    joules: float | None
+
+
+class Stopwatch:
+    """Runs from when it is made."""
+
+    def __init__(self) -> None:
+        self._energy = EnergyMeter()
+        self._cpu_start, self._start = cpu_seconds(), time.perf_counter()
+
+    def read(self) -> Cost:
+        """What there was until now."""
+        seconds, cpu = time.perf_counter() - self._start, cpu_seconds() - self._cpu_start
+        return Cost(seconds, cpu, self._energy.joules())
 
 
 class Worker:
@@ -69,44 +94,43 @@ class Worker:
     def measure(self, *, kind: str, n_tokens: int, n_seq: int, n_threads: int, depth: int, seed: int) -> dict[str, Any]:
         """Run one test and tell its seconds; tokens are random, the same for every contender."""
         prefix, tokens = self._random(0, depth), self._random(seed, n_tokens)
-        ttft = None
         if kind == "prefill":
-            seconds, ttft = self._prefill(prefix, tokens, n_threads)
+            cost, ttft = self._prefill(prefix, tokens, n_threads)
         elif n_seq == 1:
-            seconds = self._decode(prefix, tokens, n_threads)
+            cost, ttft = self._decode(prefix, tokens, n_threads), None
         else:
-            seconds = self._decode_together(self._sequences[n_seq], prefix, tokens, n_threads)
-        return {"seconds": seconds, "ttft_seconds": ttft, "peak_resident_bytes": memory.peak_resident()}
+            cost, ttft = self._decode_together(self._sequences[n_seq], prefix, tokens, n_threads), None
+        return {**asdict(cost), "ttft_seconds": ttft, "peak_resident_bytes": memory.peak_resident()}
 
     def _random(self, seed: int, count: int) -> list[int]:
         tokens: list[int] = np.random.default_rng(seed).integers(0, self._model.info.n_vocab, count).tolist()
         return tokens
 
-    def _prefill(self, prefix: list[int], tokens: list[int], n_threads: int) -> tuple[float, float]:
-        """Seconds of reading the tokens after the prefix, and those until the next one is drawn."""
+    def _prefill(self, prefix: list[int], tokens: list[int], n_threads: int) -> tuple[Cost, float]:
+        """The cost of reading the tokens after the prefix, and seconds until the next one is drawn."""
         context = self._context
         sampler = context.open_sampler(Sampling(temperature=0))
         context.set_threads(n_threads)
         self._return_to(prefix)
-        start = time.perf_counter()
+        stopwatch = Stopwatch()
         self._append(tokens)
-        end = time.perf_counter()
+        cost = stopwatch.read()
         sampler.sample()
-        first = time.perf_counter()
+        first = stopwatch.read().seconds
         sampler.close()
-        return end - start, first - start
+        return cost, first
 
-    def _decode(self, prefix: list[int], tokens: list[int], n_threads: int) -> float:
-        """Seconds of computing the tokens after the prefix one by one."""
+    def _decode(self, prefix: list[int], tokens: list[int], n_threads: int) -> Cost:
+        """The cost of computing the tokens after the prefix one by one."""
         context = self._context
         context.set_threads(n_threads)
         self._return_to(prefix)
-        start = time.perf_counter()
+        stopwatch = Stopwatch()
         for token in tokens:
             context.decode([token])
-        return time.perf_counter() - start
+        return stopwatch.read()
 
-    def _decode_together(self, sequences: Sequences, prefix: list[int], tokens: list[int], n_threads: int) -> float:
+    def _decode_together(self, sequences: Sequences, prefix: list[int], tokens: list[int], n_threads: int) -> Cost:
         """The same in all sequences at once; each step computes one token of each."""
         sequences.set_threads(n_threads)
         every = range(sequences.n_seq)
@@ -115,11 +139,11 @@ class Worker:
                 sequences.keep(seq, 0)
                 for first in range(0, len(prefix), self._n_batch):
                     sequences.decode({seq: prefix[first : first + self._n_batch]})
-        start = time.perf_counter()
+        stopwatch = Stopwatch()
         for step in range(len(tokens)):
             # Different tokens in each, so that rows of the embedding differ too.
             sequences.decode({seq: [tokens[(step + seq) % len(tokens)]] for seq in every})
-        return time.perf_counter() - start
+        return stopwatch.read()
 
     def _return_to(self, prefix: list[int]) -> None:
         """Leave just these tokens in the cache; they are computed only the first time."""

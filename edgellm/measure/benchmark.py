@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -306,15 +306,17 @@ def _measurements(contenders: Sequence[Contestant], plan: Plan, rounds: Sequence
                     contender=contender.name,
                     test=test,
                     rate=rate,
-                    ttft_seconds=_ttft(rounds, index, test),
+                    ttft_seconds=_known(now.readings[index, test].ttft_seconds for now in rounds),
                     ratio=rate.over(base) if base else None,
                     roofline=_roofline(contender, test, rate, bandwidth),
+                    cores_used=_known(now.readings[index, test].cores_used for now in rounds),
+                    joules_per_token=_known(now.readings[index, test].joules_per_token for now in rounds),
                 )
 
 
-def _ttft(rounds: Sequence[_Round], index: int, test: Test) -> Samples | None:
-    seconds = [now.readings[index, test].ttft_seconds for now in rounds]
-    known = tuple(value for value in seconds if value is not None)
+def _known(values: Iterable[float | None]) -> Samples | None:
+    """Figures that not every contender or machine has."""
+    known = tuple(value for value in values if value is not None)
     return Samples(known) if known else None
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import selectors
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from types import TracebackType
 from typing import IO, cast
 
 from edgellm.errors import EngineError
+from edgellm.machine.process import usage
 from edgellm.run.generation import never
 
 TICK_SECONDS = 0.2
@@ -148,10 +148,8 @@ class Child:
 
     def _look(self) -> None:
         """Remember the highest peak of its memory; the system forgets it with the process."""
-        with contextlib.suppress(OSError):
-            status = Path(f"/proc/{self._process.pid}/status").read_text()
-            if found := re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE):
-                self._peak = max(self._peak or 0, int(found[1]) * 1024)
+        with contextlib.suppress(ProcessLookupError):
+            self._peak = max(self._peak or 0, usage(self._process.pid).peak_resident_bytes)
 
     def _wait(self, seconds: float) -> int:
         try:

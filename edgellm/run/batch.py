@@ -19,6 +19,9 @@ import numpy as np
 
 from edgellm.engine.base import Embedder, Model, Sampling
 from edgellm.errors import AnswerMismatch, BadRequest, EdgellmError
+from edgellm.machine import memory
+from edgellm.machine.energy import EnergyMeter
+from edgellm.machine.process import cpu_seconds
 from edgellm.models.memory import RunPlan
 from edgellm.run.batch_journal import Journal
 from edgellm.run.batch_lines import MAX_LINE, Line, Shard, Survey, read_lines
@@ -60,7 +63,10 @@ class BatchOptions:
 
 @dataclass(slots=True)
 class Tally:
-    """How a batch stands. Rows include those of earlier runs (`resumed`), tokens and seconds only this one's."""
+    """How a batch stands. Rows include those of earlier runs (`resumed`), everything else is only this one's.
+
+    `cpu_seconds` is the CPU time of this process, `energy_joules` what the processors used, None where nobody tells.
+    """
 
     n_rows: int
     n_slots: int
@@ -72,6 +78,14 @@ class Tally:
     reused_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    energy_joules: float | None = None
+    peak_resident_bytes: int = 0
+
+    @property
+    def cores_used(self) -> float:
+        """CPU cores that were busy, on average."""
+        return self.cpu_seconds / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def rate(self) -> float:
@@ -123,7 +137,7 @@ class Batch:
 
     def run(self) -> Iterator[Tally]:
         """Answer all rows; the tally comes after every computation."""
-        tally, began = self.tally, time.perf_counter()
+        tally, began, cpu_began, energy = self.tally, time.perf_counter(), cpu_seconds(), EnergyMeter()
         tally.resumed = tally.done = self._journal.done
         tally.failed = self._journal.failed
         close = self._open()
@@ -142,8 +156,11 @@ class Batch:
                 tally.busy = len(self._rows)
                 tally.done, tally.failed = self._journal.done, self._journal.failed
                 tally.seconds = time.perf_counter() - began
+                tally.cpu_seconds = cpu_seconds() - cpu_began
+                energy.tick()
                 yield tally
         finally:
+            tally.energy_joules, tally.peak_resident_bytes = energy.joules(), memory.peak_resident()
             close()
 
     def _open(self) -> Callable[[], None]:
@@ -210,7 +227,9 @@ class Batch:
         structure = from_schema(request.schema, options.bindings) if request.schema else options.structure
         # A seed for each row, and the same when the batch goes on.
         seeded = replace(options.sampling, seed=(options.sampling.seed + line.row) % 2**32)
-        sampling = replace(seeded, **request.sampling, grammar=structure.grammar if structure else "")
+        sampling = replace(seeded, **request.sampling)
+        if structure is not None:
+            sampling = structure.constrain(sampling)
         prompt = self._prompt(request)
         check_length(len(prompt), self._plan.n_ctx)
         max_tokens = options.max_tokens if request.max_tokens is None else request.max_tokens
@@ -273,9 +292,13 @@ class Batch:
         row.attempts += 1
         sampling = replace(row.job.sampling, seed=(row.job.sampling.seed + 1) % 2**32)
         row.job = replace(row.job, sampling=sampling)
-        if self._batcher is not None:
+        if self._batcher is None:
+            return
+        try:
             self._batcher.admit(row.job)
             self._rows[row.job.key] = row
+        except EdgellmError as error:  # its grammar turned out to be too much
+            self._journal.record(row.job.key, refused(row.line, row.custom_id, error))
 
     def _embed(self, request: Embedding) -> dict[str, Any]:
         if self._embedder is None:

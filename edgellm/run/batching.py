@@ -203,7 +203,10 @@ class Batcher:
         slot.retry = False
         before = [*slot.job.prompt, *slot.answer]
         slot.sampler.close()
-        slot.sampler = self._sequences.open_sampler(slot.seq, penalised(slot.job.sampling), before)
+        try:
+            slot.sampler = self._sequences.open_sampler(slot.seq, penalised(slot.job.sampling), before)
+        except EdgellmError as error:  # its grammar was too much for another one
+            return [self._finish(slot, "error", error, cut=True)]
         slot.pending = before[self._sequences.keep(slot.seq, len(before) - 1) :]
         return []
 

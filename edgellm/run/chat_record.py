@@ -62,8 +62,8 @@ class ChatRecord:
             added = self.store.summarise(self.chat, self.rows[:n_covered], request, summary)
             self.rows = [*added, *self.rows[n_covered:]]
 
-    def use_model(self, model: str) -> None:
-        """Another model answers from now on."""
-        self._model = model
+    def use_model(self, model: str, system: str | None) -> None:
+        """Another model answers from now on, with this system message."""
+        self._model, self._system = model, system
         if self.store is not None and self.chat is not None:
-            self.store.set_model(self.chat, model)
+            self.store.set_model(self.chat, model, system)

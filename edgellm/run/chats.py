@@ -187,9 +187,10 @@ class ChatStore:
             (place,) = self._rows("SELECT place FROM messages WHERE id = ?", covered[-1])[0]
             return self.add(chat, "user", request, place=place), self.add(chat, "assistant", summary, "stop", place)
 
-    def set_model(self, chat: str, model: str) -> None:
-        """Another model answers from now on."""
-        self._write("UPDATE chats SET model = ? WHERE id = ?", model, chat)
+    def set_model(self, chat: str, model: str, system: str | None) -> None:
+        """Another model answers from now on, with this system message."""
+        kept = system if system is None else _clean(system)
+        self._write("UPDATE chats SET model = ?, system = ? WHERE id = ?", model, kept, chat)
 
     def chats(self, limit: int = -1) -> list[SavedChat]:
         """Chats, the latest first."""

@@ -58,15 +58,19 @@ def load(engine: Engine, path: Path, options: LoadOptions, *, report: Report = s
     start = time.perf_counter()
     guard = MemoryGuard(options.max_memory)
     model, plan = load_weights(engine, path, options, report=report)
-    guard()
-    session = Session(
-        model,
-        plan,
-        n_threads=plan.n_threads,
-        system=options.system,
-        guard=guard,
-        chat_template=options.chat_template,
-    )
+    try:
+        guard()
+        session = Session(
+            model,
+            plan,
+            n_threads=plan.n_threads,
+            system=options.system,
+            guard=guard,
+            chat_template=options.chat_template,
+        )
+    except BaseException:
+        model.close()
+        raise
     return LoadedModel(session, plan.n_threads, plan.kv_type, time.perf_counter() - start)
 
 

@@ -14,6 +14,7 @@ the last four symbols: where they occurred before, a period may have begun. A to
 
 Much repetition is wanted: counting, tables, code, songs, laughter. So a loop is only what came three times and then
 went on for `MARGIN` tokens, or for `DATA_MARGIN` where a unit is mere numbers inside a list, a table, a block of code.
+Where several numbers of a unit count on together, one by one ("Day 7: I ate 8 apples."), it must come `IN_STEP` times.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from dataclasses import dataclass
 # Tokens that a suffix must go on repeating after its third time.
 MARGIN = 150
 DATA_MARGIN = 3000
+# Times that prose must come in which several numbers grow, each by just one: tables and bills have other steps.
+IN_STEP = 100
 # Periods are looked for where this many symbols come again; a longer period than the limit is no loop yet.
 GRAM = 4
 MAX_PERIOD = 2048
@@ -38,6 +41,8 @@ LONGEST_WORD = 400
 # "91. B"), and elsewhere. An ideograph is half a word, a letter none.
 WORDS_BESIDE_LABEL = 2
 WORDS_BESIDE_COUNTER = 8
+WORDS_IN_STEP = 5
+WORDS_IN_STEP_BESIDE_LABEL = 3
 SHOWN = 60
 
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
@@ -57,6 +62,7 @@ _LABEL = re.compile(
 _LITERAL = re.compile(r"0x[0-9a-f]+|\b(?:true|false|null|none|nan|inf|nil|na)\b", re.IGNORECASE)
 _LETTER = re.compile(r"[^\W\d_]")
 _CODE = re.compile(r"[;|`]|(?<![\\\w}])\{|[<>]=?[\w/]|\w_\w|\w\(\)")
+_FIELDS = re.compile(r"[,;]\S|\t")
 _FENCE = "```"
 NUMBER, LABEL = "#", "#:"
 
@@ -83,6 +89,8 @@ class _Run:
     length: int
     label_drifted: bool = False
     counter_at: int = -1
+    by_one: bool = True
+    several: bool = False
 
 
 class _Stream:
@@ -127,6 +135,11 @@ class _Stream:
         return start
 
 
+def _is_next(value: str, before: str) -> bool:
+    """Whether a number is one more than another."""
+    return value.isdecimal() and before.isdecimal() and len(value) <= 9 and int(value) == int(before) + 1
+
+
 class _Words(_Stream):
     """Words with the values of the numbers among them, each with the offset of its first character."""
 
@@ -152,14 +165,17 @@ class _Words(_Stream):
             return False
         value, before = self.values[position], self.values[position - period]
         if value != before:
+            run.by_one = run.by_one and _is_next(value, before)
             if symbol == LABEL:
                 run.label_drifted = True
-            elif run.counter_at >= 0 and position - run.counter_at < period:
-                return False  # two numbers that change are two things told
             elif len(value) > 9 or len(before) > 9 or int(value) <= int(before):
                 return False  # loops count up; songs count down
             else:
+                if run.counter_at >= 0 and position - run.counter_at < period:
+                    run.several = True
                 run.counter_at = position
+            if run.several and not run.by_one:
+                return False  # two numbers that change are two things told
         run.length += 1
         return True
 
@@ -201,9 +217,9 @@ class LoopGuard:
     @property
     def repetitions(self) -> int:
         """How often the present suffix has come by now: 1 is ordinary text, more is shown while the model answers."""
-        counts = [1 + run.length // period for stream in (self._tokens, self._words)
-                  for period, run in stream.runs.items() if run.length >= max(2 * period, 16)]  # fmt: skip
-        return max(counts, default=1)
+        runs = (entry for stream in (self._tokens, self._words) for entry in stream.runs.items())
+        long = ((period, run) for period, run in runs if run.length >= max(2 * period, 16) and not run.several)
+        return max((1 + run.length // period for period, run in long), default=1)
 
     def _token_loop(self, period: int, run: _Run) -> Loop | None:
         start = self._tokens.start(period, run)
@@ -261,12 +277,15 @@ class LoopGuard:
 
     def _may_drift(self, unit: str, symbols: list[int | str], run: _Run) -> bool:
         """Whether changing numbers make no difference: in prose, but not in code or data."""
-        if self._fenced or (run.label_drifted and run.counter_at >= 0):
+        if self._fenced or _CODE.search(unit):
             return False
         words = {str(symbol) for symbol in symbols if symbol not in (NUMBER, LABEL)}
+        if run.several or (run.label_drifted and run.counter_at >= 0):
+            needed = WORDS_IN_STEP_BESIDE_LABEL if run.label_drifted else WORDS_IN_STEP
+            often = 1 + run.length // len(symbols) >= IN_STEP
+            return run.by_one and often and len(words) >= needed and not _FIELDS.search(unit)
         n_words = sum(1 if len(word) > 1 else 0 if word.isascii() else 0.5 for word in words)
-        needed = WORDS_BESIDE_LABEL if run.counter_at < 0 else WORDS_BESIDE_COUNTER
-        return n_words >= needed and not _CODE.search(unit)
+        return n_words >= (WORDS_BESIDE_LABEL if run.label_drifted else WORDS_BESIDE_COUNTER)
 
     def _read_words(self) -> None:
         """Words out of the pending text: whole sentences, then what there is of a long one but its last word."""

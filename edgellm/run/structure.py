@@ -1,7 +1,7 @@
 """The form an answer must have: a grammar that constrains it, and a JSON schema that it is held against afterwards.
 
     structure = from_options("person.schema.json", None, installed.bindings)
-    sampling = replace(sampling, grammar=structure.grammar)
+    sampling = structure.constrain(sampling)
     structure.check(answer)
 
 A grammar cannot say all that a schema says (ranges of numbers, for one), and an answer may be cut off by a limit.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from jsonschema import exceptions, validators
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from edgellm.engine.grammar import MAX_CHARACTERS, check_grammar, schema_to_gbnf
+from edgellm.engine.base import Sampling
+from edgellm.engine.grammar import MAX_CHARACTERS, check_grammar, is_harmless, schema_to_gbnf
 from edgellm.errors import AnswerMismatch, FileAccessError, UsageError
 
 JSON_OBJECT = '{"type": "object"}'
@@ -32,6 +33,11 @@ class Structure:
 
     grammar: str
     schema: str | None = None
+    is_harmless: bool = False
+
+    def constrain(self, sampling: Sampling) -> Sampling:
+        """The same sampling among what the grammar permits."""
+        return replace(sampling, grammar=self.grammar, grammar_is_harmless=self.is_harmless)
 
     def check(self, text: str) -> None:
         """Raise `AnswerMismatch` unless the answer is what was asked for."""
@@ -88,7 +94,7 @@ def from_schema(text: str, bindings: Path) -> Structure:
         raise UsageError("this is not a JSON schema", why=f"{error.message[:200]} at {error.json_path}") from error
     except RecursionError as error:
         raise UsageError("the schema is nested too deep") from error
-    return Structure(grammar, text)
+    return Structure(grammar, text, is_harmless(schema))
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,5 @@
-"""The numbers of one answer: rates, time to first token, context, memory; measured once, shown everywhere.
+"""The numbers of one answer: rates, time to first token, context, memory, CPU and energy; measured once, shown
+everywhere.
 
 meter = Meter(load_seconds=0.3)
 for event in meter.watch(generate(...)): ...
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from edgellm.machine import memory
+from edgellm.machine.energy import EnergyMeter
+from edgellm.machine.process import cpu_seconds, usage
 from edgellm.run.generation import NO_TOKEN, Event, Finished, Looped, Prefill, Text
 
 # The rate "now" is taken over this many of the last tokens.
@@ -25,7 +28,9 @@ class Stats:
 
     `prompt_tokens` counts the whole prompt, `reused_tokens` the part that was in the cache already. The first
     token comes out of the prompt's last computation, so `decode_rate` counts the tokens after it. `dropped_tokens`
-    were generated too, but repeated what came before and are no part of the answer.
+    were generated too, but repeated what came before and are no part of the answer. `cpu_seconds` is the CPU time of
+    this process over the answer's `seconds`; `energy_joules` what the processors used meanwhile, None where that
+    cannot be read.
     """
 
     prompt_tokens: int
@@ -41,6 +46,9 @@ class Stats:
     resident_bytes: int
     peak_resident_bytes: int
     available_bytes: int
+    seconds: float
+    cpu_seconds: float
+    energy_joules: float | None
 
     @property
     def context_used(self) -> int:
@@ -57,17 +65,31 @@ class Stats:
         """Tokens generated per second, after the first."""
         return _rate(self.completion_tokens - 1, self.decode_seconds)
 
+    @property
+    def cores_used(self) -> float:
+        """CPU cores that were busy for it, on average."""
+        return self.cpu_seconds / self.seconds if self.seconds > 0 else 0.0
+
 
 class Meter:
     """Watches the events of one answer."""
 
     def __init__(
-        self, *, n_ctx: int, load_seconds: float = 0.0, clock: Callable[[], float] = time.perf_counter
+        self,
+        *,
+        n_ctx: int,
+        load_seconds: float = 0.0,
+        clock: Callable[[], float] = time.perf_counter,
+        cpu_clock: Callable[[], float] = cpu_seconds,
+        open_energy: Callable[[], EnergyMeter] = EnergyMeter,
     ) -> None:
         self._n_ctx = n_ctx
         self._load_seconds = load_seconds
-        self._clock = clock
-        self._begin = self._prefilled = self._first = self._last = clock()
+        self._clock, self._cpu_clock, self._open_energy = clock, cpu_clock, open_energy
+        self._begin = self._prefilled = self._first = self._last = self._end = clock()
+        self._cpu_begin = self._cpu_end = cpu_clock()
+        self._energy: EnergyMeter | None = None
+        self._joules: float | None = None
         self._recent: deque[float] = deque(maxlen=WINDOW + 1)
         self.prefill = Prefill(0, 0, 0)
         self.completion_tokens = 0
@@ -77,13 +99,17 @@ class Meter:
 
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:
         """Pass the events on, counted and timed."""
-        self._begin = self._clock()
+        self._energy = self._open_energy()
+        self._begin, self._cpu_begin = self._clock(), self._cpu_clock()
         for event in events:
             self._see(event)
             yield event
 
     def _see(self, event: Event) -> None:
-        now = self._clock()
+        now = self._end = self._clock()
+        self._cpu_end = self._cpu_clock()
+        if self._energy:
+            self._energy.tick()
         match event:
             case Prefill():
                 self.prefill = event
@@ -99,6 +125,7 @@ class Meter:
                 self.dropped_tokens = self.completion_tokens - kept
             case Finished(reason):
                 self.finish_reason = reason
+                self._joules = self._energy.joules() if self._energy else None
 
     @property
     def rate_now(self) -> float:
@@ -108,7 +135,8 @@ class Meter:
     def stats(self) -> Stats:
         """The numbers so far."""
         started = self.completion_tokens > 0
-        resident = memory.resident()
+        used = usage()
+        joules = self._energy.joules() if self._energy and not self.finish_reason else self._joules
         return Stats(
             prompt_tokens=self.prefill.total,
             reused_tokens=self.prefill.reused,
@@ -120,10 +148,12 @@ class Meter:
             decode_seconds=self._last - self._first,
             ttft_seconds=self._first - self._begin if started else 0.0,
             n_ctx=self._n_ctx,
-            resident_bytes=resident,
-            # The two are read one after the other, by ways that count a little differently.
-            peak_resident_bytes=max(resident, memory.peak_resident()),
+            resident_bytes=used.resident_bytes,
+            peak_resident_bytes=used.peak_resident_bytes,
             available_bytes=memory.available(),
+            seconds=self._end - self._begin,
+            cpu_seconds=self._cpu_end - self._cpu_begin,
+            energy_joules=joules,
         )
 
 

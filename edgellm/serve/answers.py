@@ -20,7 +20,7 @@ from typing import Any
 
 from edgellm.errors import EngineError
 from edgellm.run.loops import Loop, LoopGuard
-from edgellm.serve.upstream import Event, UpstreamRefused
+from edgellm.serve.upstream import Event, Reply, UpstreamRefused
 from edgellm.serve.worker import Worker
 
 CONTROL = "/v1/chat/completions/control"
@@ -134,7 +134,7 @@ async def _watched(
     async for event in events:
         data = event.data
         if "error" in data and "choices" not in data:
-            raise EngineError("the worker failed while it answered", why=str(data["error"])[:200])
+            raise _failure(data)
         if alone and (data := _first_call_only(data, ending)) is None:
             await _end(worker, ending.name)
             continue
@@ -150,6 +150,14 @@ async def _watched(
                 ending.reason, ending.loop, ending.kept = "repetition", loop, loop.kept_tokens
                 await _end(worker, ending.name)
         yield event
+
+
+def _failure(data: dict[str, Any]) -> Exception:
+    """What an event with an error means: one of several prompts was refused, or the worker failed."""
+    code = data["error"].get("code") if isinstance(data["error"], dict) else None
+    if code == 400:
+        return UpstreamRefused(Reply(code, data))
+    return EngineError("the worker failed while it answered", why=str(data["error"])[:200])
 
 
 def _first_call_only(data: dict[str, Any], ending: Ending) -> dict[str, Any] | None:

@@ -21,10 +21,9 @@ from edgellm.serve.logprobs import as_chat, as_completion
 from edgellm.serve.merging import Merged, Usage
 from edgellm.serve.openai_requests import ChatRequest, CompletionRequest, EmbeddingRequest
 from edgellm.serve.openapi import takes
-from edgellm.serve.problems import Problem
 from edgellm.serve.requests import parsed
 from edgellm.serve.responding import Output, Working, encoded
-from edgellm.serve.service import Service, service_of
+from edgellm.serve.service import Service, check_tokens, service_of
 from edgellm.serve.upstream import Event
 from edgellm.serve.worker import Worker
 
@@ -80,6 +79,7 @@ async def embeddings(request: Request) -> Response:
     """POST /v1/embeddings: `encoding_format` is honoured, or documents would be indexed as nothing."""
     service, asked = service_of(request), parsed(EmbeddingRequest, await request.body())
     model = service.model(asked.model, Kind.EMBEDDING)
+    check_tokens(asked.input, model, "input")
 
     async def work(out: Output) -> None:
         async with service.pool.lease(model.name, Kind.EMBEDDING) as worker:
@@ -202,11 +202,6 @@ class _Chunks:
             return
         choice["logprobs"] = as_completion(entries, n_top, self._n_chars[choice["index"]])
         self._n_chars[choice["index"]] += len(choice["text"])
-
-
-def unsupported(field: str, why: str) -> Problem:
-    """A field that is known and cannot be honoured."""
-    return Problem(400, f"{field}: {why}", code="unsupported-field", field=field)
 
 
 ROUTES = [

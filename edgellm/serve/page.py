@@ -1,4 +1,4 @@
-"""GET /: the status page with a chat for browsers, one plain line for everybody else.
+"""GET /: the status page with a chat for browsers, one line for everybody else, which Ollama's clients look for.
 
 response = await home(request)
 
@@ -23,7 +23,7 @@ PAGE = Path(__file__).with_name("page.html")
 async def home(request: Request) -> Response:
     """GET /: what a browser asks for is HTML."""
     if "text/html" not in request.headers.get("accept", ""):
-        return PlainTextResponse("edgellm is running", headers={"Vary": "Accept"})
+        return PlainTextResponse("Ollama is running", headers={"Vary": "Accept"})
     content, policy = _page()
     headers = {
         "Content-Security-Policy": policy,

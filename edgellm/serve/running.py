@@ -23,7 +23,7 @@ from typing import Any
 
 from edgellm.errors import EdgellmError, UsageError
 from edgellm.files import write_atomically
-from edgellm.machine.process import Identity, identify
+from edgellm.machine.identity import Identity, identify
 from edgellm.serve.options import ServeOptions
 from edgellm.suggest import did_you_mean
 

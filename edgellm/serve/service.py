@@ -102,6 +102,16 @@ class Service:
             return choose_context(n_ctx_train, self.options.n_ctx and min(self.options.n_ctx, n_ctx_train))
 
 
+def check_tokens(prompts: Any, model: ServedModel, field: str) -> None:
+    """Refuse numbers that are no tokens of the model's vocabulary, in one or several prompts; texts are none."""
+    for each in prompts if isinstance(prompts, list) else ():
+        if isinstance(each, list):
+            check_tokens(each, model, field)
+        elif isinstance(each, int) and each >= model.outline.n_vocab:
+            message = f"{field}: {model.name} has no token {each}, only 0 to {model.outline.n_vocab - 1}"
+            raise Problem(400, message, code="bad-field", field=field)
+
+
 def _has_several(prompt: Any) -> bool:
     """Whether these are several prompts; one may be a list of tokens."""
     return isinstance(prompt, list) and len(prompt) > 1 and not isinstance(prompt[0], int)
@@ -121,6 +131,7 @@ def _check(body: Mapping[str, Any], model: ServedModel) -> None:
         if int(token) >= model.outline.n_vocab:
             message = f"logit_bias: {model.name} has no token {token}, only 0 to {model.outline.n_vocab - 1}"
             raise Problem(400, message, code="bad-field", field="logit_bias")
+    check_tokens(body.get("prompt"), model, "prompt")
     form = (body.get("response_format") or {}).get("type", "text")
     if form != "text" and body.get("tools") and body.get("tool_choice") != "none":
         message = f"response_format: {form} cannot be combined with tools; the model could not call them"

@@ -16,13 +16,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edgellm import __version__
-from edgellm.machine import memory, process
+from edgellm.machine import memory
+from edgellm.machine.process import Usage, usage
 from edgellm.models.memory import RunPlan, estimate
 from edgellm.models.outline import Outline
 from edgellm.serve.catalog import ServedModel
 from edgellm.serve.metrics import usual
 from edgellm.serve.pool import Loaded
 from edgellm.serve.service import Service, service_of
+from edgellm.serve.worker import Worker
 
 LOADED, LOADING, RESTARTING, NOT_LOADED = "loaded", "loading", "restarting", "not loaded"
 
@@ -48,6 +50,7 @@ class ModelStatus:
     pid: int | None
     resident_bytes: int | None
     peak_resident_bytes: int | None
+    cpu_seconds: float | None
     in_flight: int
     waiting: int
     idle_seconds: float | None
@@ -112,6 +115,7 @@ def _model(service: Service, model: ServedModel, n_requests: int) -> ModelStatus
     state, figures = service.pool.state(model), service.metrics.models[model.name]
     worker = state.worker
     plan = worker.plan if worker else service.pool.wanted(model)
+    used = _used(worker) if worker else None
     return ModelStatus(
         name=model.name,
         kind=model.kind.value,
@@ -124,8 +128,9 @@ def _model(service: Service, model: ServedModel, n_requests: int) -> ModelStatus
         kv_type=plan.kv_type,
         needed_bytes=needed(model.outline, plan),
         pid=worker.pid if worker else None,
-        resident_bytes=process.resident(worker.pid) if worker else None,
-        peak_resident_bytes=process.peak_resident(worker.pid) if worker else None,
+        resident_bytes=used.resident_bytes if used else None,
+        peak_resident_bytes=used.peak_resident_bytes if used else None,
+        cpu_seconds=used.cpu_seconds if used else None,
         in_flight=state.in_flight,
         waiting=max(0, state.in_flight - plan.n_slots),
         idle_seconds=service.pool.idle_seconds(state),
@@ -138,6 +143,13 @@ def _model(service: Service, model: ServedModel, n_requests: int) -> ModelStatus
         ttft_seconds=usual(figures.ttfts),
         loops_stopped=figures.ended["repetition"],
     )
+
+
+def _used(worker: Worker) -> Usage | None:
+    try:
+        return usage(worker.pid)
+    except ProcessLookupError:  # it has just ended
+        return None
 
 
 def _word(state: Loaded) -> str:

@@ -65,7 +65,8 @@ def _show_rates(result: Benchmark) -> None:
     several_threads = len(result.bandwidth) > 1
     compared = any(measurement.ratio for measurement in result.measurements)
     headers = ["TEST", *(["THREADS"] if several_threads else []), "MODEL", "TOK/S", "RANGE"]
-    headers += [*(["RATIO"] if compared else []), "OF MEMORY SPEED"]
+    energy = any(measurement.joules_per_token for measurement in result.measurements)
+    headers += [*(["RATIO"] if compared else []), "OF MEMORY SPEED", "CORES", *(["J/TOKEN"] if energy else [])]
     rows, before = [], ""
     for measurement in result.measurements:
         test = str(measurement.test)
@@ -73,7 +74,10 @@ def _show_rates(result: Benchmark) -> None:
         row += [str(measurement.test.n_threads)] if several_threads else []
         row += [measurement.contender, _rate(measurement.rate.median), _range(measurement.rate)]
         row += [_times(measurement.ratio)] if compared else []
-        rows.append([*row, f"{measurement.roofline.median:.2f}" if measurement.roofline else ""])
+        row += [f"{measurement.roofline.median:.2f}" if measurement.roofline else ""]
+        row += [f"{measurement.cores_used.median:.1f}" if measurement.cores_used else ""]
+        joules = measurement.joules_per_token
+        rows.append([*row, *([f"{joules.median:.2g}" if joules else ""] if energy else [])])
         before = test
     first = headers.index("TOK/S")
     print_table(headers, rows, right=range(first, len(headers)))

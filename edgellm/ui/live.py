@@ -21,7 +21,7 @@ from rich.cells import cell_len
 from edgellm.run.generation import Event, Prefill, Text
 from edgellm.run.telemetry import Meter, Stats
 from edgellm.ui.console import is_terminal, printable
-from edgellm.ui.units import duration, rate, size
+from edgellm.ui.units import consumption, duration, rate, size
 
 REFRESH_SECONDS = 0.1
 TAB = 8
@@ -138,5 +138,6 @@ def final_lines(stats: Stats) -> str:
         f"{rate(stats.decode_rate)}, ended by {stats.finish_reason}\n"
         f"latency  first token {duration(stats.ttft_seconds)}, loading {duration(stats.load_seconds)}\n"
         f"memory   {size(stats.resident_bytes)} resident, {size(stats.peak_resident_bytes)} at most, "
-        f"{size(stats.available_bytes)} available; context {stats.context_used:,}/{stats.n_ctx:,}"
+        f"{size(stats.available_bytes)} available; context {stats.context_used:,}/{stats.n_ctx:,}\n"
+        f"cpu      {consumption(stats.cores_used, stats.energy_joules, stats.completion_tokens)}"
     )

@@ -48,6 +48,14 @@ def rate(per_second: float) -> str:
     return f"{per_second:.1f} tok/s" if per_second < 100 else f"{per_second:.0f} tok/s"
 
 
+def consumption(cores: float, joules: float | None, n_tokens: int) -> str:
+    """CPU use and, where it is known, energy: 1.9 cores in use, 41 J (0.32 J a token)."""
+    used = f"{cores:.1f} cores in use"
+    if joules is None:
+        return used
+    return f"{used}, {joules:,.0f} J" + (f" ({joules / n_tokens:.2g} J a token)" if n_tokens else "")
+
+
 def parse_size(text: str, option: str) -> int:
     """Return "1.8GB", "900M" or "1.5GiB" in bytes; UsageError when it is no size."""
     match = _SIZE.fullmatch(text.strip())

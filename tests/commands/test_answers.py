@@ -34,13 +34,17 @@ def test_json_has_text_and_numbers() -> None:
     assert stats["prompt_tokens"] > 10 and stats["completion_tokens"] > 3 and stats["n_ctx"] == 512
     assert all(stats[key] > 0 for key in ("prefill_rate", "decode_rate", "ttft_seconds", "load_seconds"))
     assert stats["peak_resident_bytes"] > 90_000_000
+    assert 0.1 < stats["cores_used"] < 1.5 and stats["cores_used"] * stats["seconds"] == pytest.approx(
+        stats["cpu_seconds"], rel=1e-6
+    )
+    assert stats["energy_joules"] is None or stats["energy_joules"] > 0
     assert answer["sampling"]["seed"] == 7 and answer["threads"] == 1
 
 
 def test_stats_go_to_stderr() -> None:
     result = edgellm("run", "smollm2", QUESTION, "--temp", "0", "--stats")
     assert "Paris" in result.stdout and "tok/s" not in result.stdout
-    assert all(word in result.stderr for word in ("tok/s", "first token", "resident", "context"))
+    assert all(word in result.stderr for word in ("tok/s", "first token", "resident", "context", "cores in use"))
 
 
 def test_piped_input_is_appended_to_the_prompt() -> None:

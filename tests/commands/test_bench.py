@@ -48,6 +48,7 @@ def test_a_shape_against_stock(tiny_shape: Settings) -> None:
         rates = measurement["rate"]
         assert len(rates["values"]) == 2 and 0 < rates["lowest"] <= rates["median"] <= rates["highest"]
         assert (measurement["ratio"] is None) == (measurement["contender"] == stock["name"])
+        assert measurement["cores_used"]["lowest"] > 0
         assert (measurement["ttft_seconds"] is None) == (measurement["test"]["kind"] == "decode")
         assert (measurement["roofline"] is None) == (
             measurement["test"]["kind"] == "prefill" or measurement["test"]["n_seq"] == 3

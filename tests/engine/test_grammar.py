@@ -1,14 +1,18 @@
 """Grammars: what they permit, what becomes of a JSON schema, and what is refused before it reaches the engine."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 
 from edgellm.engine.base import Sampling
-from edgellm.engine.grammar import schema_to_gbnf
+from edgellm.engine.grammar import is_harmless, schema_to_gbnf
+from edgellm.engine.grammar_watch import GrammarWatch
 from edgellm.engine.installed import InstalledEngine
 from edgellm.engine.llama import LlamaEngine, LlamaModel
 from edgellm.errors import EngineError, UsageError
@@ -35,19 +39,37 @@ def smol(llama: LlamaEngine, smollm2: Path) -> Iterator[LlamaModel]:
     model.close()
 
 
-def answer(model: LlamaModel, grammar: str, *, prompt: str = "A person as JSON:", temperature: float = 0) -> str:
+def answer(
+    model: LlamaModel,
+    grammar: str,
+    *,
+    prompt: str = "A person as JSON:",
+    temperature: float = 0,
+    harmless: bool = False,
+) -> str:
     context = model.open_context(n_ctx=256, n_batch=64, n_threads=2)
     try:
-        sampling = Sampling(temperature=temperature, seed=5, grammar=grammar, repeat_penalty=1.1, dry_multiplier=0.5)
+        sampling = Sampling(
+            temperature=temperature,
+            seed=5,
+            grammar=grammar,
+            grammar_is_harmless=harmless,
+            repeat_penalty=1.1,
+            dry_multiplier=0.5,
+        )
         events = generate(model, context, model.tokenize(prompt), sampling, Limits(max_tokens=120))
         return "".join(event.text for event in events if isinstance(event, Text))
     finally:
         context.close()
 
 
+@pytest.mark.parametrize("harmless", [True, False])
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_a_schema_constrains_the_answer(smol: LlamaModel, engine: InstalledEngine, temperature: float) -> None:
-    found = json.loads(answer(smol, schema_to_gbnf(PERSON, engine.bindings), temperature=temperature))
+def test_a_schema_constrains_the_answer(
+    smol: LlamaModel, engine: InstalledEngine, temperature: float, harmless: bool
+) -> None:
+    grammar = schema_to_gbnf(PERSON, engine.bindings)
+    found = json.loads(answer(smol, grammar, temperature=temperature, harmless=harmless))
     assert list(found) == ["name", "age", "kind", "tags"]
     assert isinstance(found["age"], int) and len(found["tags"]) <= 2
     assert found["kind"] in PERSON["properties"]["kind"]["enum"]  # type: ignore[index]
@@ -80,6 +102,87 @@ def test_a_wrong_grammar_is_an_error_and_not_the_end_of_the_process(smol: LlamaM
 def test_a_grammar_that_leaves_no_token(smol: LlamaModel) -> None:
     with pytest.raises(EngineError, match="no token"):
         answer(smol, "root ::= <[999999999]>")
+
+
+# Beginning with what any answer may have, so that only a later step is too much.
+LETTERS = " ".join(f'"{chr(97 + number % 26)}"?' for number in range(3000))
+ENDLESS = {
+    "optional": f"root ::= {LETTERS}",
+    "later": f'root ::= "Yes " {LETTERS}',
+    "alike": "root ::= " + "[a-z]? " * 300 + '"\\n"',
+    "six ways": "root ::= (a | b | c | d | e | f)*" + "".join(f"\n{name} ::= [a-y]" for name in "abcdef"),
+}
+
+
+@pytest.fixture
+def watch(engine: InstalledEngine, smollm2: Path) -> Iterator[GrammarWatch]:
+    watch = GrammarWatch(engine.directory, smollm2, step_seconds=1)
+    yield watch
+    watch.close()
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_grammar_without_end_is_refused_in_time(watch: GrammarWatch, smol: LlamaModel, name: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(UsageError, match="too complex"):
+        grammar = watch.open(ENDLESS[name])
+        if name == "later":
+            for token in smol.tokenize("Yes ", bos=False):
+                assert grammar.permits(token)
+                grammar.accept(token)
+        grammar.permitted()
+    assert time.monotonic() - started < 20
+    with pytest.raises(UsageError, match="too complex"):  # known by now
+        watch.open(ENDLESS[name])
+
+
+def test_other_grammars_go_on_from_where_they_were(watch: GrammarWatch, smol: LlamaModel) -> None:
+    good = watch.open('root ::= "one" " two"+')
+    for token in smol.tokenize("one two", bos=False):
+        assert good.permits(token)
+        good.accept(token)
+    bad = watch.open(ENDLESS["optional"])
+    with pytest.raises(UsageError, match="too complex"):
+        bad.permitted()
+    two, one = smol.tokenize(" two", bos=False)[0], smol.tokenize("one", bos=False)[0]
+    assert good.permits(two) and not good.permits(one)
+    with pytest.raises(UsageError, match="does not understand"):
+        watch.open("root ::= (")
+    assert set(np.flatnonzero(good.permitted())) >= {two}
+    bad.close()
+    good.close()
+
+
+def test_the_process_of_the_grammars_may_be_killed(watch: GrammarWatch, smol: LlamaModel) -> None:
+    grammar = watch.open('root ::= "one"')
+    process = psutil.Process().children()[-1]
+    process.kill()
+    with pytest.raises(UsageError, match="too complex"):
+        grammar.permits(0)
+
+
+def test_a_schemas_grammar_needs_no_other_process(smol: LlamaModel, engine: InstalledEngine) -> None:
+    assert is_harmless(PERSON)
+    assert not is_harmless({"properties": {"code": {"type": "string", "pattern": "^a?b?$"}}})
+    assert not is_harmless({"anyOf": [{"type": "integer"}] * 100})
+    before = psutil.Process().children()
+    context = smol.open_context(n_ctx=256, n_batch=64, n_threads=1)
+    grammar = schema_to_gbnf(PERSON, engine.bindings)
+    context.open_sampler(Sampling(grammar=grammar, grammar_is_harmless=True)).close()
+    assert psutil.Process().children() == before
+    context.close()
+
+
+@pytest.mark.parametrize("n_optional", [30, 300, 3000])
+def test_many_optional_properties(smol: LlamaModel, engine: InstalledEngine, n_optional: int) -> None:
+    """They are fast, or too many for the conversion."""
+    schema = {"type": "object", "properties": {f"p{number}": {"type": "integer"} for number in range(n_optional)}}
+    started = time.monotonic()
+    try:
+        assert isinstance(json.loads(answer(smol, schema_to_gbnf(schema, engine.bindings), harmless=True)), dict)
+    except UsageError as error:
+        assert n_optional == 3000, error
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize(

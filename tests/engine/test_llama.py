@@ -52,8 +52,8 @@ def test_a_stock_library_is_refused(engine: InstalledEngine, tmp_path: Path) -> 
     assert b"edgellm_stamp" in data
     library.write_bytes(data.replace(b"edgellm_stamp", b"nothing_stamp"))
     code = (
-        "import sys; from pathlib import Path; from edgellm.engine.installed import _load;"
-        "from edgellm.engine.llama import LlamaEngine; LlamaEngine(_load(Path(sys.argv[1])))"
+        "import sys; from pathlib import Path; from edgellm.engine.installed import load;"
+        "from edgellm.engine.llama import LlamaEngine; LlamaEngine(load(Path(sys.argv[1])))"
     )
     result = subprocess.run([sys.executable, "-c", code, str(stock)], capture_output=True, text=True, check=False)
     assert result.returncode != 0
@@ -65,8 +65,8 @@ def test_a_library_that_does_not_load_is_an_engine_error(engine: InstalledEngine
     shutil.copytree(engine.directory, broken, symlinks=True)
     library_path(broken / "lib", "llama").resolve().write_bytes(b"not a library")
     code = (
-        "import sys; from pathlib import Path; from edgellm.engine.installed import _load;"
-        "from edgellm.engine.llama import LlamaEngine; LlamaEngine(_load(Path(sys.argv[1])))"
+        "import sys; from pathlib import Path; from edgellm.engine.installed import load;"
+        "from edgellm.engine.llama import LlamaEngine; LlamaEngine(load(Path(sys.argv[1])))"
     )
     result = subprocess.run([sys.executable, "-c", code, str(broken)], capture_output=True, text=True, check=False)
     assert "EngineError: the engine's library does not load" in result.stderr

@@ -97,3 +97,23 @@ def test_each_sequence_has_its_sampler(smol: LlamaModel) -> None:
     for sampler in samplers:
         sampler.close()
     sequences.close()
+
+
+def test_a_copied_beginning_of_a_thousand_tokens_changes_no_bit(smol: LlamaModel) -> None:
+    """Where batches of other sizes give other last bits, the copy still gives those of the same batches."""
+    beginning = smol.tokenize("The quick brown fox jumps over the lazy dog near the river. " * 100)[:1000]
+    ends = [smol.tokenize(f" Question {n}: name {n + 2} things.", bos=False) for n in range(3)]
+    found = []
+    for shared in (True, False):
+        sequences = smol.open_sequences(n_seq=3, n_ctx=1280, n_batch=512, n_threads=2)
+        for seq in range(3):
+            if shared and seq:
+                assert sequences.copy(0, seq, 1000) == 1000
+            else:
+                for first in range(0, 1000, 512):
+                    sequences.decode({seq: beginning[first : min(first + 512, 1000)]})
+        sequences.decode(dict(enumerate(ends)))
+        found.append([sequences.logits(seq) for seq in range(3)])
+        sequences.close()
+    for copied, computed in zip(*found, strict=True):
+        assert np.array_equal(copied, computed)

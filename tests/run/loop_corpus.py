@@ -195,6 +195,33 @@ def loops() -> Iterator[Text]:
     yield loop("object", '{"items": [', same('{"name": "apple", "kind": "fruit"}, '))
 
 
+# Several numbers that count on together: only so often it is certain that nobody wants to read it.
+IN_STEP = [
+    "Day {n}: I ate {m} apples.\n",
+    "Day {n}: I woke up at the farm and fed {m} of the chickens. ",
+    "{n}. The operator checks furnace {n} and writes the result down.\n",
+    "In {year} the company opened {m} stores and hired many new people. ",
+    "After {n} hours the furnace was hot, and after {m} hours it was still hot. ",
+    "**Step {n}:** Add {n} to both sides, then add {m} to both sides.\n",
+    "Chapter {n}: The knight meets dragon number {m} and goes home again.\n\n",
+]
+IN_STEP_ZH = ["第{n}天：我吃了{m}个苹果，很开心。\n", "到了第{n}个小时，炉温升高了，到了第{m}个小时，炉温还在升高。"]
+
+
+def loops_in_step() -> Iterator[Text]:
+    """Texts that loop with several numbers in a unit; `third` is the end of the hundredth."""
+    for opening, template in itertools.product(OPENINGS[:2], IN_STEP):
+        yield in_step("in step", opening, template)
+    for opening, template in itertools.product(OPENINGS_ZH[:2], IN_STEP_ZH):
+        yield in_step("in step zh", opening, template)
+
+
+def in_step(kind: str, opening: str, template: str) -> Text:
+    """Three hundred units."""
+    units = [template.format(n=n, m=n + 1, year=1900 + n) for n in range(1, 301)]
+    return Text(kind, opening + "".join(units), len(opening + "".join(units[:100])))
+
+
 # --- legitimate ------------------------------------------------------------------------------------------------------
 
 ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
@@ -523,9 +550,52 @@ def prose() -> Iterator[str]:
     yield "谢谢大家！" * 12
 
 
+def several_numbers() -> Iterator[str]:
+    """Lines with several numbers that grow, as people ask for them."""
+    yield "\n".join(f"{n} times 1 is {n}." for n in range(1, 301))
+    yield "\n".join(f"{a} times {b} is {a * b}." for a in range(1, 21) for b in range(1, 21))
+    yield "\n".join(f"{n} plus 1 is {n + 1}" for n in range(1, 301))
+    yield "\n".join(f"{n} + 1 = {n + 1}" for n in range(1, 301))
+    yield "\n".join(f"After {n} comes {n + 1}." for n in range(1, 301))
+    yield "\n".join(f"The number {n} comes after the number {n - 1}." for n in range(1, 301))
+    yield "\n".join(f"{n}. The square of {n} is {n * n}." for n in range(1, 301))
+    yield "\n".join(f"Year {n}: you have {round(1000 * 1.05**n):,} dollars in the account." for n in range(1, 121))
+    yield "\n".join(f"Day {n}: Do {2 * n + 8} push-ups, then rest for two minutes." for n in range(1, 121))
+    yield "\n".join(f"Week {n}: Run {n + 1} miles, and rest on the other days." for n in range(1, 53))
+    yield "\n".join(
+        f"Item {n}: {n % 7 + 1} boxes at {n * 13 % 90 + 10} dollars, to be paid at once." for n in range(1, 201)
+    )
+    yield "\n".join(f"{n}. Student {n}" for n in range(1, 301))
+    yield "\n".join(f"Page {n}: chapter {n + 2}" for n in range(1, 301))
+    yield "\n".join(f"| Day {n} | we walked to the next town and slept there | {n + 1} km |" for n in range(1, 301))
+    yield (
+        "```\n"
+        + "\n".join(f"step {n}: copied file {n + 1} of the old disk to the new disk" for n in range(1, 301))
+        + "\n```"
+    )
+    yield "\n".join(f"User {n} joined room {n + 1}; status = ok" for n in range(1, 301))
+    yield "\n".join(
+        f"On the bus were {n} people, then one more got on, so now there are {n + 1}." for n in range(1, 90)
+    )
+    yield "\n\n".join(
+        f"{n} green bottles standing on the wall, {n} green bottles standing on the wall,\n"
+        f"and if one green bottle should accidentally fall, there will be {n - 1} green bottles standing on the wall."
+        for n in range(99, 0, -1)
+    )
+    yield "\n".join(
+        f"Article {n}. The member states shall respect the provisions of article {n - 1}." for n in range(2, 95)
+    )
+    yield "\n".join(f"{n},user{n},true,active,Berlin" for n in range(1, 301))
+    yield "\n".join(f"{n}\tuser {n}\tlives in\tBerlin and Paris" for n in range(1, 301))
+    yield "\n".join(f"{n}. Lesson {n}" for n in range(1, 301))
+    yield "\n".join(f"{n}加一等于{n + 1}。" for n in range(1, 301))
+    yield "\n".join(f"第{n}天：跑步{n + 2}公里，然后休息。" for n in range(1, 61))
+
+
 def legitimate() -> Iterator[Text]:
     """Texts that repeat because they should."""
     for kind, texts in (("counting", counting()), ("table", tables()), ("code", code()), ("json", arrays()),
-                        ("laughter", laughter()), ("song", songs()), ("prose", prose())):  # fmt: skip
+                        ("laughter", laughter()), ("song", songs()), ("prose", prose()),
+                        ("several numbers", several_numbers())):  # fmt: skip
         for text in texts:
             yield Text(kind, text)

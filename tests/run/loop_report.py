@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgellm.run.loops import Loop, LoopGuard
-from tests.run.loop_corpus import Text, legitimate, loops
+from tests.run.loop_corpus import Text, legitimate, loops, loops_in_step
 
 # The tokens after the third repetition within which a loop must have been noticed.
 GRACE = 200
@@ -67,7 +67,7 @@ def main() -> None:
             if found := first_loop(Path(name).read_text(errors="replace")):
                 print(f"{name}: {found[0].shown!r} x {found[0].repetitions} after {found[1]} tokens")
         return
-    corpus = [*loops(), *legitimate()]
+    corpus = [*loops(), *loops_in_step(), *legitimate()]
     results: dict[tuple[bool, str], list[str]] = defaultdict(list)
     for text in corpus:
         result = verdict(text)

@@ -3,7 +3,7 @@
 import pytest
 
 from edgellm.run.loops import LoopGuard
-from tests.run.loop_corpus import Text, legitimate, loops
+from tests.run.loop_corpus import Text, legitimate, loops, loops_in_step
 from tests.run.loop_report import approximately, first_loop, verdict
 
 LOOPS, LEGITIMATE = list(loops()), list(legitimate())
@@ -18,6 +18,10 @@ def test_the_corpus_is_large_enough() -> None:
 def test_loops_are_noticed_in_time() -> None:
     wrong = [(text.text[-80:], found) for text in LOOPS if (found := verdict(text)) != "ok"]
     assert len(wrong) <= len(LOOPS) * 0.02, wrong
+
+
+def test_loops_with_several_numbers_are_noticed_after_the_hundredth_time() -> None:
+    assert [(text.text[-80:], found) for text in loops_in_step() if (found := verdict(text)) != "ok"] == []
 
 
 @pytest.mark.parametrize("kind", sorted({text.kind for text in LEGITIMATE}))

@@ -1,9 +1,15 @@
 """The numbers, with a clock that the test moves."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from edgellm.machine.energy import EnergyMeter
 from edgellm.run.generation import Event, Finished, Prefill, Text
 from edgellm.run.telemetry import Meter
+from edgellm.ui.live import final_lines
 
 
 class Clock:
@@ -37,6 +43,36 @@ def test_rates_and_times() -> None:
     assert stats.available_bytes > 0
 
 
+def test_cpu_and_energy_over_the_answer(tmp_path: Path) -> None:
+    clock, cpu = Clock(), Clock()
+    counter = tmp_path / "intel-rapl:0" / "energy_uj"
+    counter.parent.mkdir()
+    counter.write_text("5000000")
+    counter.with_name("name").write_text("package-0")
+    meter = Meter(n_ctx=100, clock=clock, cpu_clock=cpu, open_energy=lambda: EnergyMeter(tmp_path))
+    for machine in (clock, cpu):
+        machine.now += 50  # before the answer begins
+    counter.write_text("6000000")
+
+    def play() -> Iterator[Event]:
+        for index, event in enumerate([Prefill(10, 10, 0), Text("a"), Text("b"), Finished("stop")]):
+            clock.now += 1.0
+            cpu.now += 1.9
+            counter.write_text(str(6_000_000 + 1_000_000 * (index + 1)))
+            yield event
+        counter.write_text("90000000")  # after its end
+
+    for event in meter.watch(play()):
+        if event == Text("b"):
+            assert meter.stats().energy_joules == pytest.approx(3.0)  # so far
+    stats = meter.stats()
+    assert stats.seconds == pytest.approx(4.0) and stats.cpu_seconds == pytest.approx(7.6)
+    assert stats.cores_used == pytest.approx(1.9) and stats.energy_joules == pytest.approx(4.0)
+    assert "1.9 cores in use, 4 J (2 J a token)" in final_lines(stats)
+    assert final_lines(replace(stats, energy_joules=None)).endswith("1.9 cores in use")
+
+
 def test_nothing_generated_gives_zeros_not_errors() -> None:
     stats = Meter(n_ctx=10).stats()
-    assert (stats.prefill_rate, stats.decode_rate, stats.ttft_seconds) == (0.0, 0.0, 0.0)
+    assert (stats.prefill_rate, stats.decode_rate, stats.ttft_seconds, stats.cores_used) == (0.0, 0.0, 0.0, 0.0)
+    assert stats.energy_joules is None

@@ -60,7 +60,7 @@ def test_a_call_and_its_result(client: anthropic.Anthropic) -> None:
     assert final.stop_reason == "tool_use" and call.type == "tool_use" and "Paris" in str(call.input["city"])
     result = {"type": "tool_result", "tool_use_id": call.id, "content": [{"type": "text", "text": "It is sunny."}]}
     messages += [{"role": "assistant", "content": final.content}, {"role": "user", "content": [result]}]
-    answer = client.messages.create(**asked, tool_choice={"type": "none"})
+    answer = client.messages.create(**{**asked, "max_tokens": 8}, tool_choice={"type": "none"})
     assert answer.content[0].type == "text"
 
 

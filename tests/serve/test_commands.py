@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.machine.process import identify
+from edgellm.machine.identity import identify
 from edgellm.settings import Settings
 from tests.commands.cli import data, edgellm, error
 from tests.serve.server import Server

@@ -266,7 +266,9 @@ def test_an_answer_goes_on_under_attack(hostile: Server) -> None:
     def attack() -> None:
         while not stop.is_set():
             with Raw(hostile) as raw, contextlib.suppress(OSError):
-                raw.send(request("/v1/completions", f"Content-Length: {4 * MiB}") + b"[" * (4 * MiB))
+                raw.send(
+                    request("/v1/completions", f"Content-Length: {4 * MiB}", "Connection: close") + b"[" * (4 * MiB)
+                )
                 raw.answer()
             posted(hostile, b'{"a":' * 10_000)
 

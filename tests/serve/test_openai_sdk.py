@@ -107,7 +107,7 @@ def test_a_chosen_tool_is_called_once(client: openai.OpenAI) -> None:
     assert json.loads(streamed.function.arguments) == json.loads(call.function.arguments)
     # The call and its result go back, and the answer is text again.
     messages += [whole.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "It is sunny."}]
-    answer = client.chat.completions.create(**asked, tool_choice="none")
+    answer = client.chat.completions.create(**{**asked, "max_tokens": 8}, tool_choice="none")
     assert answer.choices[0].message.content and not answer.choices[0].message.tool_calls
 
 
@@ -171,6 +171,28 @@ def test_several_prompts(client: openai.OpenAI) -> None:
     alone = client.completions.create(model="smollm2", prompt="The sky is", max_tokens=3, temperature=0)
     assert len(reply.choices) == 2 and reply.choices[1].text == alone.choices[0].text
     assert reply.usage and alone.usage and reply.usage.prompt_tokens > alone.usage.prompt_tokens
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "field", "tokens"),
+    [
+        ("/v1/completions", "smollm2", "prompt", [1, 49152]),
+        ("/v1/completions", "smollm2", "prompt", [[1], [2**31 - 1]]),
+        ("/v1/embeddings", "bert", "input", [[5], [10]]),
+        ("/v1/chat/completions", "smollm2", "logit_bias", {"49152": 1}),
+    ],
+)
+def test_numbers_that_are_no_tokens(server: Server, path: str, model: str, field: str, tokens: Any) -> None:
+    body = {"model": model, field: tokens, **({"messages": QUESTION} if "chat" in path else {})}
+    reply = server.post(path, body)
+    assert reply.status == 400 and reply.json()["error"]["param"] == field
+
+
+def test_one_of_several_prompts_is_too_long(server: Server) -> None:
+    for stream in (False, True):
+        body = {"model": "smollm2", "prompt": ["a", "a " * 3000], "max_tokens": 2, "stream": stream}
+        reply = server.post("/v1/completions", body)
+        assert reply.status == 400 and reply.json()["error"]["code"] == "context_length_exceeded"
 
 
 def test_embeddings_as_the_package_asks_for_them(client: openai.OpenAI) -> None:

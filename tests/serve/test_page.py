@@ -33,7 +33,7 @@ def ask(page: Page, question: str) -> None:
 
 def test_browsers_get_the_page_and_everybody_else_a_line(server: Server) -> None:
     line = server.get("/")
-    assert line.status == 200 and line.body == b"edgellm is running"
+    assert line.status == 200 and line.body == b"Ollama is running"
     assert server.request("HEAD", "/").status == 200
     page = server.get("/", headers=HTML)
     assert page.headers["content-type"].startswith("text/html") and page.headers["vary"] == "Accept"

@@ -55,6 +55,7 @@ def test_a_call_and_its_result(client: openai.OpenAI) -> None:
         {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments},
         {"type": "function_call_output", "call_id": call.call_id, "output": "It is sunny."},
     ]
+    asked["max_output_tokens"] = 8
     assert client.responses.create(**asked, input=conversation, tool_choice="none").output_text
 
 

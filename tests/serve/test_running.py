@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgellm.errors import UsageError
-from edgellm.machine.process import Identity, identify
+from edgellm.machine.identity import Identity, identify
 from edgellm.serve.logs import logging_to
 from edgellm.serve.options import ServeOptions
 from edgellm.serve.running import Record, ServerNotFound, abandoned, end_orphans, find, running, stop

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pexpect
 import psutil
 import pytest
 
+from edgellm.models.store import Store
 from edgellm.run.chats import ChatStore
-from edgellm.settings import Settings
+from edgellm.settings import Settings, resource_directory
 from tests.commands.cli import data, edgellm
 from tests.ui.test_terminal import PROMPT, STATUS
 
@@ -118,6 +120,51 @@ def test_a_chat_and_its_commands(start: Callable[..., Any], settings: Settings, 
     assert data(edgellm("chats", "search", "bluebird", "--json"))
     shown = pexpect.run(f"{sys.executable} -m edgellm chats show {listed[0]['id']}").decode()
     assert "bluebird" in shown and "\x1b]0" not in shown and "\x07" not in shown
+
+
+def test_another_model_comes_with_its_own_settings(
+    start: Callable[..., Any], with_engine: Settings, tmp_path: Path
+) -> None:
+    """The recipe's, but for what the user asked for; a model that cannot chat changes nothing."""
+    ours = Store(with_engine.models).get("smollm2")
+    with_engine.models.unlink()  # a link to the real ones, which stay as they are
+    store, recipes = Store(with_engine.models), with_engine.config / "recipes"
+    recipes.mkdir(parents=True)
+    text = (resource_directory("recipes") / "smollm2.toml").read_text()
+    changes = {
+        'system = ""': 'system = "You are a pirate."',
+        "temperature = 0.2\ntop_p = 0.9": "top_p = 0.5\ntop_k = 7",
+    }
+    for before, after in changes.items():
+        assert before in text
+        text = text.replace(before, after)
+    (recipes / "pirate.toml").write_text(text)
+    for name in ("smollm2", "pirate"):
+        store.add(replace(ours, name=name))
+
+    chat = start("smollm2", "--seed", "5", "-n", "10")
+    say(chat, "What is the capital of France?", "Paris")
+    say(chat, "/set min_p 0.01", "0.01")
+    for refused, why in (
+        ("minilm", "not a chat model"),
+        ("bitnet-3b", "not a chat model"),
+        (sys.executable, "error"),
+        (__file__, "error"),
+    ):
+        say(chat, f"/model {refused}", why)
+        say(chat, "/model", "smollm2 ")
+    say(chat, "/model pirate", "Ctrl-D leaves")
+    say(chat, "/set", *(rf"{setting} +{value}\x1b" for setting, value in {
+        "temp": 0, "top_k": 7, "top_p": 0.5, "min_p": 0.01, "seed": 5}.items()))  # fmt: skip
+    say(chat, "/system", "You are a pirate.")
+    say(chat, "Count from 1 to 1000.", "stopped after 10 tokens")
+    assert len(saved(with_engine)) == 4
+    with ChatStore.open(with_engine.chats) as chats:
+        assert (chats.latest().model, chats.latest().system) == ("pirate", "You are a pirate.")
+    say(chat, "/system Be brief.", "a new chat begins")
+    say(chat, "/model smollm2", "Ctrl-D leaves")
+    say(chat, "/system", "Be brief.")
+    say(chat, "/set", r"temp +0\x1b", r"top_k +40\x1b", r"top_p +0.9\x1b", r"min_p +0.01\x1b")
 
 
 def test_a_kill_loses_at_most_the_running_answer(start: Callable[..., Any], settings: Settings) -> None:

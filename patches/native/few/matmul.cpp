@@ -41,17 +41,22 @@ void quantize_q8_k(const float * x, int64_t n, void * row, void * token) {
     }
 }
 
-// Q8_0 or Q8_1 to that of formats.h; `sum_of` tells d times the sum of a block's q.
-template <typename Block, typename Sum>
-void arrange(const Block * source, int64_t n, void * token, Sum && sum_of) {
+struct scale_and_sum {
+    float d, sum;  // sum: d times the sum of a block's q
+};
+
+// Q8_0 or Q8_1 to the layout of formats.h.
+template <typename Block, typename Scales>
+void arrange(const Block * source, int64_t n, void * token, Scales && scales_of) {
     const q8_0_token to(token, n);
     for (int64_t b = 0; b < n/32; ++b) {
         int8_t * q = to.q + b/2*64 + b%2*4;
         for (int i = 0; i < 32; ++i) {
             q[8*(i/4) + i%4] = source[b].qs[i];
         }
-        to.d[b]   = ggml_fp16_to_fp32(source[b].d);
-        to.sum[b] = sum_of(source[b], to.d[b]);
+        const scale_and_sum scales = scales_of(source[b]);
+        to.d[b]   = scales.d;
+        to.sum[b] = scales.sum;
     }
     for (int64_t b = n/32; b < q8_0_token::padded(n); ++b) {
         to.sum[b] = 0;
@@ -60,20 +65,22 @@ void arrange(const Block * source, int64_t n, void * token, Sum && sum_of) {
 
 void quantize_q8_0(const float * x, int64_t n, void * row, void * token) {
     ggml_get_type_traits_cpu(GGML_TYPE_Q8_0)->from_float(x, row, n);
-    arrange((const block_q8_0 *) row, n, token, [](const block_q8_0 & block, float d) {
+    arrange((const block_q8_0 *) row, n, token, [](const block_q8_0 & block) {
+        const float d = ggml_fp16_to_fp32(block.d);
         int sum = 0;
         for (int8_t q : block.qs) {
             sum += q;
         }
-        return d*sum;
+        return scale_and_sum{ d, d*sum };
     });
 }
 
 // With upstream's sums, which are rounded to half precision: a token must not become another one in company.
 void quantize_q8_1(const float * x, int64_t n, void * row, void * token) {
     ggml_get_type_traits_cpu(GGML_TYPE_Q8_1)->from_float(x, row, n);
-    arrange((const block_q8_1 *) row, n, token, [](const block_q8_1 & block, float) {
-        return ggml_fp16_to_fp32(block.s);
+    arrange((const block_q8_1 *) row, n, token, [](const block_q8_1 & block) {
+        const ggml_half * halves = (const ggml_half *) &block;  // d, then s
+        return scale_and_sum{ ggml_fp16_to_fp32(halves[0]), ggml_fp16_to_fp32(halves[1]) };
     });
 }
 

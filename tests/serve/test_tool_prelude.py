@@ -1,0 +1,58 @@
+"""The prelude that gives tools to chat templates without them."""
+
+import json
+from typing import Any
+
+import jinja2
+import pytest
+
+from edgellm.models.recipe import load_recipe
+from edgellm.serve.tool_prelude import forced, with_tools
+from edgellm.settings import resource_directory
+
+CHATML = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+INDENTED = "\n  {%- for message in messages %}\n    {{ message.content }}\n  {%- endfor %}"
+BITNET = load_recipe(resource_directory("recipes") / "bitnet-2b.toml").chat_template or ""
+CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+
+
+def rendered(template: str, messages: list[dict[str, Any]], tools: Any = None) -> str:
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    environment.filters["tojson"] = json.dumps
+    return environment.from_string(template).render(
+        messages=messages, tools=tools, add_generation_prompt=True, bos_token="<s>", eos_token="</s>"
+    )
+
+
+@pytest.mark.parametrize("template", [CHATML, INDENTED, BITNET])
+def test_without_tools_nothing_changes(template: str) -> None:
+    assert template
+    assert rendered(with_tools(template) or "", CHAT) == rendered(template, CHAT)
+
+
+@pytest.mark.parametrize("template", [CHATML, BITNET])
+def test_tools_calls_and_results_are_told_as_messages(template: str) -> None:
+    call = {"function": {"name": "weather", "arguments": {"city": "Paris"}}}
+    messages = [
+        *CHAT,
+        {"role": "assistant", "content": None, "tool_calls": [call, call]},
+        {"role": "tool", "content": "sunny"},
+    ]
+    text = rendered(with_tools(template) or "", messages, TOOLS)
+    assert text.index("Be kind.") < text.index('"name": "weather", "parameters"') < text.index("Hello")
+    assert text.count('<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>') == 2
+    assert "<tool_response>\nsunny\n</tool_response>" in text
+
+
+def test_a_template_with_tools_is_left_alone() -> None:
+    assert with_tools("{% if tools %}{% endif %}") is None and with_tools("") is None
+
+
+def test_a_call_is_begun_only_where_one_is_required() -> None:
+    body = {"messages": CHAT, "tools": TOOLS}
+    assert forced({**body, "tool_choice": "auto"})["messages"] == CHAT
+    assert forced({**body, "tool_choice": "required"})["messages"][-1]["content"].startswith("<tool_call>")
