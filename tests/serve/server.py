@@ -63,7 +63,9 @@ class Server:
         line = b""
         while b"http://" not in line:
             line = process.stderr.readline()
-            assert line and time.monotonic() < end, f"the server did not start: {process.wait()}"
+            if not line or time.monotonic() > end:
+                process.kill()
+                raise AssertionError(f"the server did not start, it ended with status {process.wait()}")
         return cls(process, port)
 
     def request(

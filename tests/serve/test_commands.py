@@ -78,8 +78,8 @@ def test_files_that_run_the_server(tmp_path: Path) -> None:
 @pytest.mark.model
 def test_two_servers_are_seen_asked_and_stopped(with_engine: Settings) -> None:
     with (
-        start("smollm2", "--slots", "1", "--ctx-size", "512", "--verbose") as one,
-        start("smollm2", "--api-key", "ab-1") as two,
+        Server.start("smollm2", "--slots", "1", "--ctx-size", "512", "--verbose") as one,
+        Server.start("smollm2", "--api-key", "ab-1") as two,
     ):
         one.post("/v1/completions", {"prompt": "Once", "max_tokens": 4})
         listed = {each["url"]: each for each in data(edgellm("ps", "--json"))}
