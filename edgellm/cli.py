@@ -26,13 +26,16 @@ from edgellm.commands import (
     chat,
     chats,
     completion,
+    connect,
     convert,
     doctor,
     engine,
+    env,
     fit,
     import_model,
     overview,
     prune,
+    ps,
     pull,
     quality,
     quantize,
@@ -41,6 +44,7 @@ from edgellm.commands import (
     search,
     serve,
     show,
+    stop,
     verify,
 )
 from edgellm.commands import list as list_command
@@ -179,6 +183,10 @@ app.command()(chat.chat)
 app.add_typer(chats.app, name="chats")
 app.command()(batch.batch)
 app.command()(serve.serve)
+app.command()(ps.ps)
+app.command()(stop.stop)
+app.command()(env.env)
+app.command()(connect.connect)
 app.command()(pull.pull)
 app.command("list")(list_command.list_models)
 app.command("ls", hidden=True)(list_command.list_models)

@@ -46,6 +46,11 @@ class Settings:
         return self.data / "logs"
 
     @property
+    def servers(self) -> Path:
+        """A record of each running server."""
+        return self.data / "servers"
+
+    @property
     def benchmarks(self) -> Path:
         """Results of `edgellm bench`, one JSON file each."""
         return self.data / "benchmarks"

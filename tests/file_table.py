@@ -15,7 +15,7 @@ OTHERS = {
     "Makefile": "one-shot setup and everyday tasks; `make help`",
     "recipes/": "models that can be pulled, one TOML file each",
     "patches/": "the pin, the patches and our C and C++; has a table of its own",
-    "docs/": "install, chats, batch, models, memory, converting, quantizing, formats, speed, engine, reference",
+    "docs/": "install, chats, batch, serving, models, memory, weights, formats, speed, scoring, engine, reference",
     "tests/": "mirror the modules; run the real engine",
     ".ci/run": "what CI runs on a clean clone",
     ".github/workflows/ci.yml": "smoke jobs on x86 Linux, ARM Linux and macOS",

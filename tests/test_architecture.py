@@ -23,7 +23,7 @@ OWNERS = {
     "rich": {"ui/", "commands/doctor.py"},
     "typer": {"cli.py", "commands/", "ui/options.py"},
     "prompt_toolkit": {"ui/prompt.py"},
-    "psutil": {"machine/memory.py"},
+    "psutil": {"machine/"},
     "jinja2": {"run/chat_template.py"},
     "jsonschema": {"run/structure.py"},
     "referencing": {"run/structure.py"},

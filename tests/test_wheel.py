@@ -28,6 +28,7 @@ def test_it_carries_all_data(wheel: Path, stack: PatchStack) -> None:
     data = {path.relative_to(stack.directory).as_posix() for path in stack.directory.rglob("*") if path.is_file()}
     assert {f"edgellm/_data/patches/{name}" for name in data} <= names
     assert "edgellm/_data/recipes/smollm2.toml" in names
+    assert {"edgellm/serve/page.html", "edgellm/serve/examples/edgellm.service"} <= names
     assert not [name for name in names if name.startswith("tests/")]
 
 

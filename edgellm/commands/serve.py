@@ -13,6 +13,11 @@ from edgellm.ui import options
 
 if TYPE_CHECKING:
     from edgellm.serve.catalog import ServedModel
+    from edgellm.serve.current import Handled
+    from edgellm.serve.service import Service
+
+# Models that the greeting lists.
+MOST_SHOWN = 8
 
 
 def serve(
@@ -64,6 +69,7 @@ def serve(
     force: options.Force = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A line for each request, on stderr.")] = False,
     offline: options.Offline = False,
 ) -> None:
     """Serve models over HTTP: the APIs of OpenAI, Ollama and Anthropic on one port.
@@ -80,7 +86,7 @@ def serve(
     from edgellm.serve.catalog import Catalog
     from edgellm.serve.options import ServeOptions
     from edgellm.serve.server import serve as run
-    from edgellm.ui.console import note, print_json
+    from edgellm.ui.console import print_json
     from edgellm.ui.units import parse_size
 
     here = workspace(offline=offline)
@@ -106,16 +112,51 @@ def serve(
         raise UsageError(f"--host {host} needs a key", why=why, hint="--api-key KEY, or --no-auth if that is meant")
     program = _llama_server(here)
     catalog = Catalog(_served(here, models or [], quiet=quiet or as_json))
-    names = [model.name for model in catalog]
 
-    def ready(_: object) -> None:
+    def ready(service: Service) -> None:
         if as_json:
-            print_json({"url": asked.url, "models": names})
+            print_json({"url": asked.url, "models": [model.name for model in catalog]})
         elif not quiet:
-            note(f"{asked.url}  {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}")
-            note(f"OPENAI_BASE_URL={asked.url}/v1    Ctrl-C stops")
+            _greet(service)
 
-    run(asked, catalog, program, here.settings.logs, on_ready=ready)
+    run(asked, catalog, program, here.settings, on_ready=ready, on_request=_tell if verbose else None)
+
+
+def _greet(service: Service) -> None:
+    """What is served, where, to whom, and what to type next."""
+    from edgellm.serve.status import status_of
+    from edgellm.ui.console import note, printable, stderr
+    from edgellm.ui.units import size
+
+    options, status = service.options, status_of(service)
+    reach = "only this machine can reach it" if options.is_local else f"reachable at {options.host}:{options.port}"
+    lock = "with a key" if options.api_keys else "without a key"
+    stderr().print(f"[bold]{options.url}[/]   {reach}, {lock}")
+    shown = status.models[:MOST_SHOWN]
+    width = max(len(model.name) for model in shown)
+    for model in shown:
+        context = f"{model.n_ctx:,} tokens x {model.n_slots}"
+        needs = f"needs {size(model.needed_bytes)}"
+        note(printable(f"  {model.name:<{width}}  {model.kind:<10}  {model.quant:<7}  {context:<18}  {needs}"))
+    if len(status.models) > len(shown):
+        note(f"  and {len(status.models) - len(shown)} more: edgellm list")
+    note(f"{size(status.available_bytes)} of memory available; a model is loaded by its first request")
+    note(f"page  {options.url}/    OpenAI  {options.url}/v1    Ollama, Anthropic  {options.url}")
+    note("next: edgellm connect CLIENT    edgellm ps    Ctrl-C stops")
+
+
+def _tell(request: Handled) -> None:
+    """A request that is over, as a line."""
+    import sys
+
+    from edgellm.ui.console import printable
+
+    speed = f"  {request.decode_rate:.1f} tok/s" if request.decode_rate else ""
+    model = f"  {request.model}" if request.model else ""
+    status = request.status or "gone"
+    line = f"{request.method} {request.path[:200]}  {status}  {request.seconds * 1000:.1f} ms{model}{speed}"
+    sys.stderr.write(f"{printable(line)}\n")
+    sys.stderr.flush()
 
 
 def _llama_server(here: Workspace) -> Path:

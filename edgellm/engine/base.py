@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -109,6 +109,12 @@ class Context(Protocol):
     def logits(self) -> npt.NDArray[np.float32]:
         """Logits [n_vocab] after the last decoded token (a copy)."""
 
+    def abort_when(self, wanted: Callable[[], bool] | None) -> None:
+        """Ask again and again while computing, which then fails once it is true; None: no longer.
+
+        It costs some milliseconds a `decode`, too much for single tokens. What was in the cache before stays.
+        """
+
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> Sampler:
         """A new sampler over this context; `history` are the tokens that penalties and DRY already count.
 
@@ -203,6 +209,9 @@ class Model(Protocol):
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token, empty for control tokens; a character may be split over several tokens."""
+
+    def token_text(self, token: int) -> str:
+        """What the vocabulary calls a token: "<|im_end|>", say; it has its own way of writing ordinary text."""
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer."""

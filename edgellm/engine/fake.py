@@ -69,6 +69,9 @@ class FakeContext:
         """The table's row of the last token."""
         return np.array(self._model.table[self.tokens[-1]])
 
+    def abort_when(self, wanted: Callable[[], bool] | None) -> None:
+        """Nothing takes long."""
+
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> FakeSampler:
         """A sampler that follows the script."""
         return FakeSampler(self.next_token, sampling)
@@ -187,6 +190,10 @@ class FakeModel:
     def piece(self, token: int) -> bytes:
         """One byte."""
         return bytes([token]) if token < END else b""
+
+    def token_text(self, token: int) -> str:
+        """A byte as a character, or the end token's name."""
+        return chr(token) if token < END else "<end>"
 
     def is_end(self, token: int) -> bool:
         """Whether it is the end token."""

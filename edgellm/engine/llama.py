@@ -86,8 +86,8 @@ class LlamaEngine:
         if level in (GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR):
             self.messages.append(text.decode(errors="replace").strip())
 
-    def load(self, path: Path, *, report: Report = silent) -> LlamaModel:
-        """Load a GGUF file.
+    def load(self, path: Path, *, report: Report = silent, only_vocabulary: bool = False) -> LlamaModel:
+        """Load a GGUF file; `only_vocabulary` is for a model that cuts texts into tokens and computes nothing.
 
         Raises:
             UnsupportedModel: the engine refuses the file; its own words are in `why`.
@@ -106,6 +106,7 @@ class LlamaEngine:
             return not failures
 
         params = self._c.llama_model_default_params()
+        params.vocab_only = only_vocabulary
         params.progress_callback = callback = self._c.llama_progress_callback(on_progress)
         pointer = self._c.llama_model_load_from_file(os.fsencode(path), params)
         del callback  # kept alive until here
@@ -139,14 +140,14 @@ class LlamaModel:
             path=path,
             architecture=self._metadata("general.architecture"),
             # llama.cpp writes "llama 256M Q4_K - Medium": architecture, a guess at the size, file type.
-            quant=description.value.decode(errors="replace").split(maxsplit=2)[-1],
+            quant="".join(description.value.decode(errors="replace").split(maxsplit=2)[-1:]),
             n_params=c.llama_model_n_params(pointer),
             n_bytes=c.llama_model_size(pointer),
             n_ctx_train=c.llama_model_n_ctx_train(pointer),
             n_vocab=c.llama_vocab_n_tokens(self._vocab),
             chat_template=template.decode(errors="replace") if template else "",
-            bos=self._token_text(c.llama_vocab_bos(self._vocab)),
-            eos=self._token_text(c.llama_vocab_eos(self._vocab)),
+            bos=self.token_text(c.llama_vocab_bos(self._vocab)),
+            eos=self.token_text(c.llama_vocab_eos(self._vocab)),
             n_embd=c.llama_model_n_embd(pointer),
             pooled=self._metadata(f"{self._metadata('general.architecture')}.pooling_type") not in ("", "0"),
         )
@@ -156,7 +157,8 @@ class LlamaModel:
         length = self._c.llama_model_meta_val_str(self._pointer, key.encode(), buffer, len(buffer))
         return buffer.value.decode(errors="replace") if length >= 0 else ""
 
-    def _token_text(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
+        """What the vocabulary calls a token; see `base.Model`."""
         if token == NULL_TOKEN:
             return ""
         return bytes(self._c.llama_vocab_get_text(self._vocab, token)).decode(errors="replace")

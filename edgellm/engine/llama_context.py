@@ -9,7 +9,7 @@ They get the low-level bindings and their context from `engine.llama`, which own
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,12 @@ class LlamaContext(_Computing):
     def logits(self) -> npt.NDArray[np.float32]:
         """Logits [n_vocab] after the last token."""
         return self._row(-1)
+
+    def abort_when(self, wanted: Callable[[], bool] | None) -> None:
+        """Ask between the operations of a computation; see `base.Context`."""
+        kind = self._c.ggml_abort_callback
+        self._abort = kind(lambda _: wanted()) if wanted else kind()  # C keeps the address
+        self._c.llama_set_abort_callback(self._pointer, self._abort, None)
 
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> LlamaSampler:
         """A chain of samplers in llama.cpp's order."""

@@ -166,7 +166,7 @@ class Child:
 
     def _died(self) -> EngineError:
         code = self._wait(GRACE_SECONDS)
-        how = _how_it_ended(code)
+        how = how_it_ended(code)
         return EngineError(f"{self.name} failed", why=how + self._last_words(), status=code)
 
     def _last_words(self) -> str:
@@ -174,7 +174,8 @@ class Child:
         return f"; its last words: {lines[-1].strip()[:300]}" if lines else ""
 
 
-def _how_it_ended(code: int) -> str:
+def how_it_ended(code: int) -> str:
+    """The exit status of a process in words."""
     if code >= 0:
         return f"it ended with exit status {code}"
     name = signal.Signals(-code).name if -code in {*signal.Signals} else str(-code)

@@ -177,7 +177,7 @@ class Batcher:
         slot.answer.append(token)
         piece = slot.decoder.decode(self._model.piece(token))
         slot.text += piece
-        if (cut := _first_stop(slot.text, slot.job.stop, len(piece))) is not None:
+        if (cut := first_stop(slot.text, slot.job.stop, len(piece))) is not None:
             slot.text = slot.text[:cut]
             return [self._finish(slot, "stop", cut=True)]
         if slot.guard and (loop := slot.guard.feed(token, piece)):
@@ -237,7 +237,7 @@ def _common(first: Sequence[int], second: Sequence[int]) -> int:
     return low
 
 
-def _first_stop(text: str, stops: tuple[str, ...], n_new: int) -> int | None:
+def first_stop(text: str, stops: tuple[str, ...], n_new: int) -> int | None:
     """Where the first of the stop texts begins that ends within the last `n_new` characters."""
     places = [text.find(stop, max(0, len(text) - n_new - len(stop) + 1)) for stop in stops]
     return min((place for place in places if place >= 0), default=None)

@@ -77,7 +77,7 @@ class Ending:
         """The field of our own that tells it to those who know us."""
         told: dict[str, Any] = {"finish_reason": self.reason}
         if self.loop is not None:
-            told |= {"repeated": self.loop.shown, "repetitions": self.loop.repetitions}
+            told |= {"repeated": self.loop.shown, "repetitions": self.loop.repetitions, "kept_pieces": self.kept}
         return told
 
 

@@ -6,7 +6,7 @@ app = application(service)
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,7 +16,21 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edgellm.errors import EdgellmError
-from edgellm.serve import anthropic, openai, rerank, responses
+from edgellm.serve import (
+    anthropic,
+    lmstudio,
+    ollama,
+    ollama_models,
+    openai,
+    page,
+    prometheus,
+    rerank,
+    responses,
+    status,
+    tokenizing,
+)
+from edgellm.serve.accounting import Accounting
+from edgellm.serve.current import Handled
 from edgellm.serve.guards import Guards
 from edgellm.serve.openapi import document
 from edgellm.serve.problems import Problem, bodiless, problem_of
@@ -38,15 +52,29 @@ async def description(request: Request) -> Response:
 ROUTES = [
     Route("/health", health, methods=["GET"]),
     Route("/openapi.json", description, methods=["GET"]),
+    *page.ROUTES,
+    *status.ROUTES,
+    *prometheus.ROUTES,
     *openai.ROUTES,
     *responses.ROUTES,
-    *anthropic.ROUTES,
+    *tokenizing.ROUTES,
     *rerank.ROUTES,
+    *anthropic.ROUTES,
+    *ollama.ROUTES,
+    *ollama_models.ROUTES,
+    *lmstudio.ROUTES,
 ]
 
 
-def application(service: Service, lifespan: contextlib.AbstractAsyncContextManager[None] | None = None) -> ASGIApp:
-    """The application of a service; `lifespan` is entered before the first request and left after the last."""
+def application(
+    service: Service,
+    lifespan: contextlib.AbstractAsyncContextManager[None] | None = None,
+    on_request: Callable[[Handled], None] | None = None,
+) -> ASGIApp:
+    """The application of a service; `lifespan` is entered before the first request and left after the last.
+
+    `on_request` is called after each request.
+    """
 
     @contextlib.asynccontextmanager
     async def living(_: Starlette) -> AsyncIterator[None]:
@@ -59,7 +87,7 @@ def application(service: Service, lifespan: contextlib.AbstractAsyncContextManag
         lifespan=living,
     )
     app.state.service = service
-    return Guards(app, service.options)
+    return Accounting(Guards(app, service.options), ROUTES, service.metrics, on_request)
 
 
 async def _problem(request: Request, error: Exception) -> Response:

@@ -6,6 +6,7 @@ catalog.get("smollm2:latest").kind  ->  Kind.CHAT
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -61,6 +62,11 @@ class ServedModel:
         if self.system is None or any(message["role"] == "system" for message in messages):
             return messages
         return [{"role": "system", "content": self.system}, *messages]
+
+    @property
+    def file_name(self) -> str:
+        """The name as that of a file."""
+        return re.sub(r"[^\w.-]+", "_", self.name)[:100]
 
     @property
     def created(self) -> int:

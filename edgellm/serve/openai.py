@@ -15,6 +15,8 @@ from starlette.routing import Route
 
 from edgellm.serve.answers import Answer, Ending, Protocol
 from edgellm.serve.catalog import Kind, ServedModel
+from edgellm.serve.echo import echo
+from edgellm.serve.embedding import embed
 from edgellm.serve.logprobs import as_chat, as_completion
 from edgellm.serve.merging import Merged, Usage
 from edgellm.serve.openai_requests import ChatRequest, CompletionRequest, EmbeddingRequest
@@ -63,6 +65,9 @@ async def completions(request: Request) -> Response:
     model = service.model(asked.model, Kind.CHAT, Kind.COMPLETION)
 
     async def work(out: Output) -> None:
+        if asked.echo:
+            await echo(service, model, asked, out)
+            return
         async with service.pool.lease(model.name, Kind.CHAT, Kind.COMPLETION) as worker:
             await _answer(service, worker, Protocol.COMPLETIONS, asked, asked.for_worker(), Merged.as_completion, out)
 
@@ -78,8 +83,10 @@ async def embeddings(request: Request) -> Response:
 
     async def work(out: Output) -> None:
         async with service.pool.lease(model.name, Kind.EMBEDDING) as worker:
-            body = {"model": model.name, **asked.given("model", "user", "truncate")}
-            await out.json(await worker.upstream.post("/v1/embeddings", body))
+            form = asked.encoding_format or "float"
+            reply = await embed(worker, asked.texts, truncate=bool(asked.truncate), encoding_format=form)
+            service.metrics.embedded(model.name, reply)
+            await out.json(reply)
 
     return Working(work)
 

@@ -246,3 +246,9 @@ class EmbeddingRequest(Body):
         if isinstance(value, list) and not value:
             raise ValueError("there is nothing to embed")
         return value
+
+    @property
+    def texts(self) -> list[str | list[int]]:
+        """What to embed, each a text or token ids."""
+        one = isinstance(self.input, str) or isinstance(self.input[0], int)
+        return [self.input] if one else list(self.input)  # type: ignore[list-item, arg-type]

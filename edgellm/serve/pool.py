@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ from dataclasses import dataclass, field
 from edgellm.errors import DoesNotFit, EdgellmError, EngineError
 from edgellm.machine import memory
 from edgellm.models.fit import choose_plan
-from edgellm.models.memory import RunPlan
+from edgellm.models.memory import RunPlan, choose_context
 from edgellm.serve.catalog import Catalog, Kind, ServedModel
+from edgellm.serve.current import current
 from edgellm.serve.options import ServeOptions
 from edgellm.serve.problems import RETRY_SECONDS, Problem
 from edgellm.serve.worker import Worker
@@ -29,6 +31,8 @@ LOOK_SECONDS = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 # How long a request waits until another model may be unloaded for its own.
 PATIENCE_SECONDS = 30.0
+
+log = logging.getLogger("edgellm.serve")
 
 
 @dataclass(slots=True)
@@ -71,12 +75,22 @@ class Pool:
         self._states: dict[str, Loaded] = {}
         self._loading = asyncio.Lock()  # one model after the other: each looks at what memory there is
         self._closed = False
+        # Ends something else of this server that holds memory for nothing; tells whether there was any.
+        self.release: Callable[[], Awaitable[bool]] | None = None
         self.n_restarts = 0
 
     @property
     def loaded(self) -> list[Loaded]:
         """Those that have a worker."""
         return [state for state in self._states.values() if state.worker is not None]
+
+    def state(self, model: ServedModel) -> Loaded:
+        """A model's state, whether it was ever asked for or not."""
+        return self._states.get(model.name) or Loaded(model)
+
+    def idle_seconds(self, state: Loaded) -> float | None:
+        """How long nobody has asked a loaded model for anything; None while somebody does."""
+        return None if state.idle_since is None else self._clock() - state.idle_since
 
     @property
     def n_in_flight(self) -> int:
@@ -86,13 +100,21 @@ class Pool:
     def plan(self, model: ServedModel, *, room: memory.Room | None = None) -> RunPlan:
         """How a model is run here; `DoesNotFit` when it cannot be."""
         options = self.options
-        n_ctx = options.n_ctx
-        if n_ctx is not None:
-            n_ctx = min(n_ctx, model.outline.n_ctx_train)  # of several models, one may have been trained with less
         return choose_plan(
-            model.outline, room or memory.room(), n_ctx=n_ctx, kv_type=options.kv_type, n_threads=self._n_threads,
-            n_slots=options.n_slots, max_memory=options.max_memory, force=options.force,
+            model.outline, room or memory.room(), n_ctx=self._asked_context(model), kv_type=options.kv_type,
+            n_threads=self._n_threads, n_slots=options.n_slots, max_memory=options.max_memory, force=options.force,
         )  # fmt: skip
+
+    def wanted(self, model: ServedModel) -> RunPlan:
+        """How it would be run if memory were no question."""
+        options = self.options
+        n_ctx = choose_context(model.outline.n_ctx_train, self._asked_context(model))
+        return RunPlan(n_ctx, options.n_slots, (options.kv_type or "F16").upper(), n_threads=self._n_threads)
+
+    def _asked_context(self, model: ServedModel) -> int | None:
+        n_ctx = self.options.n_ctx
+        # Of several models, one may have been trained with less.
+        return None if n_ctx is None else min(n_ctx, model.outline.n_ctx_train)
 
     @contextlib.asynccontextmanager
     async def lease(self, name: str, *kinds: Kind, keep_seconds: float | None = None) -> AsyncIterator[Worker]:
@@ -106,8 +128,9 @@ class Pool:
             DoesNotFit, EngineError: it cannot be loaded.
         """
         model = self.catalog.get(name)
+        current().model = model.name
         if kinds and model.kind not in kinds:
-            raise _wrong_kind(model, kinds)
+            raise wrong_kind(model, kinds)
         if self._closed:
             raise Problem(503, "the server is shutting down", code="shutting-down", retry_after=RETRY_SECONDS)
         state = self._states.setdefault(model.name, Loaded(model))
@@ -149,6 +172,14 @@ class Pool:
             state.watch = None
         if worker is not None:
             await worker.stop()
+            log.info("unloaded %s", state.model.name)
+
+    async def unload_idle(self) -> bool:
+        """End the worker that was used least recently and has nothing to do; tells whether there was one."""
+        idle = [state for state in self.loaded if state.in_flight == 0]
+        if idle:
+            await self.unload(min(idle, key=lambda state: state.last_used))
+        return bool(idle)
 
     def close(self) -> None:
         """Take no more requests."""
@@ -168,13 +199,16 @@ class Pool:
                 state.worker = worker = await self._start(state.model, plan)
             state.last_used = self._clock()
             state.failures = 0
+            told = (state.model.name, worker.load_seconds, plan.n_ctx, plan.n_slots, worker.pid)
+            log.info("loaded %s in %.1f s: %d tokens for each of %d slots, process %d", *told)
             state.watch = asyncio.create_task(self._watch(state, worker))
             return worker
 
     async def _watch(self, state: Loaded, worker: Worker) -> None:
         """Start a worker again that ended by itself."""
-        await worker.wait()
+        status = await worker.wait()
         state.worker, state.watch = None, None
+        log.error("the worker of %s ended with status %s; it is started again", state.model.name, status)
         state.restarting = True
         self.n_restarts += 1
         await worker.stop(grace=0)
@@ -183,7 +217,8 @@ class Pool:
                 try:
                     await self._load(state)
                     return
-                except (EngineError, DoesNotFit):
+                except (EngineError, DoesNotFit) as error:
+                    log.error("%s: %s", error.what, error.why)
                     state.failures += 1
                     if state.failures > 3:
                         return  # the next request tries again, and hears why it fails
@@ -202,20 +237,21 @@ class Pool:
                     return plan
             except DoesNotFit as error:
                 problem = error
+                if self.release is not None and await self.release():
+                    continue
             if not self.loaded:
                 raise problem or EngineError("no model may be loaded", why="--max-loaded is 0")
-            idle = [other for other in self.loaded if other.in_flight == 0]
-            if idle:
-                await self.unload(min(idle, key=lambda other: other.last_used))
-            elif self._clock() > deadline:
+            if await self.unload_idle():
+                continue
+            if self._clock() > deadline:
                 busy = ", ".join(other.model.name for other in self.loaded)
                 message = f"there is no room for {state.model.name} while {busy} is in use"
                 raise Problem(503, message, code="models-busy", retry_after=RETRY_SECONDS)
-            else:
-                await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)
 
 
-def _wrong_kind(model: ServedModel, kinds: tuple[Kind, ...]) -> Problem:
+def wrong_kind(model: ServedModel, kinds: tuple[Kind, ...]) -> Problem:
+    """What a client is told who asks a model for what it cannot do."""
     what = {
         Kind.EMBEDDING: "turns texts into vectors",
         Kind.COMPLETION: "continues text and does not chat",

@@ -64,7 +64,8 @@ class Problem(Exception):
         """In the protocol that a path belongs to."""
         if path.startswith("/v1/messages"):
             return self.as_anthropic()
-        return self.as_ollama() if path.startswith("/api/") and not path.startswith("/api/v") else self.as_openai()
+        is_ollama = path.startswith("/api/") and not path.startswith(("/api/v0/", "/api/v1/"))  # those are LM Studio's
+        return self.as_ollama() if is_ollama else self.as_openai()
 
 
 def problem_of(error: EdgellmError | UpstreamRefused) -> Problem:

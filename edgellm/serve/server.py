@@ -1,13 +1,13 @@
 """A whole server: from options and models to requests answered, until it is told to stop.
 
-serve(options, catalog, program, logs, on_ready=...)
+serve(options, catalog, program, settings, on_ready=...)
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
+import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -16,47 +16,64 @@ from edgellm.models.memory import RunPlan
 from edgellm.serve import http_server
 from edgellm.serve.app import application
 from edgellm.serve.catalog import Catalog, ServedModel
+from edgellm.serve.current import Handled
+from edgellm.serve.logs import logging_to
 from edgellm.serve.metrics import Metrics
 from edgellm.serve.options import ServeOptions
 from edgellm.serve.pool import Pool
+from edgellm.serve.running import Record
+from edgellm.serve.scoring_pool import ScoringPool
 from edgellm.serve.service import Service
 from edgellm.serve.worker import Worker
+from edgellm.settings import Settings
+
+log = logging.getLogger("edgellm.serve")
 
 
 def serve(
     options: ServeOptions,
     catalog: Catalog,
     program: Path,
-    logs: Path,
+    settings: Settings,
     *,
     on_ready: Callable[[Service], None],
+    on_request: Callable[[Handled], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C. `program` is llama-server, `logs` the directory for what workers say.
+    """Serve until SIGTERM or Ctrl-C. `program` is llama-server; `settings` tell where logs and the record go.
 
     Raises:
         UsageError: the address cannot be listened on.
     """
 
     async def start(model: ServedModel, plan: RunPlan) -> Worker:
-        return await Worker.start(program, model, plan, log=logs / f"{file_name(model.name)}.log")
+        worker = await Worker.start(program, model, plan, log=settings.logs / f"{model.file_name}.log")
+        await asyncio.to_thread(record.add_worker, worker.pid)
+        return worker
 
-    pool = Pool(catalog, options, start, n_threads=options.n_threads or usable_cores())
-    service = Service(options, pool, Metrics())
+    def ready() -> None:
+        record.write()
+        log.info("serving at %s: %s", options.url, ", ".join(record.server.models))
+        on_ready(service)
+
+    record = Record.of(settings.servers, options, tuple(model.name for model in catalog))
+    n_threads = options.n_threads or usable_cores()
+    pool = Pool(catalog, options, start, n_threads=n_threads)
+    scoring = ScoringPool(pool, options, settings.logs, n_threads=n_threads)
+    service = Service(options, pool, scoring, Metrics())
 
     @contextlib.asynccontextmanager
     async def living() -> AsyncIterator[None]:
-        unloading = asyncio.create_task(pool.run())
+        unloading = asyncio.create_task(pool.run()), asyncio.create_task(scoring.run())
         try:
             yield
         finally:
-            unloading.cancel()
-            await pool.stop()
+            for task in unloading:
+                task.cancel()
+            await asyncio.gather(pool.stop(), scoring.stop())
+            record.remove()
+            log.info("stopped")
 
     listener = http_server.bind(options)
-    app = application(service, living())
-    http_server.run(app, options, listener, on_ready=lambda: on_ready(service), on_stop=pool.close)
-
-
-def file_name(model: str) -> str:
-    """A model's name as that of a file."""
-    return re.sub(r"[^\w.-]+", "_", model)[:100]
+    app = application(service, living(), on_request)
+    with logging_to(settings.logs / "serve.log", secrets=options.api_keys):
+        http_server.run(app, options, listener, on_ready=ready, on_stop=pool.close)

@@ -6,6 +6,7 @@ service.model("smollm2:latest")
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,6 +15,8 @@ from typing import Any
 
 from starlette.requests import Request
 
+from edgellm.errors import DoesNotFit
+from edgellm.models.memory import choose_context
 from edgellm.serve.answers import Answer, Protocol, answer
 from edgellm.serve.catalog import Kind, ServedModel
 from edgellm.serve.metrics import Metrics
@@ -21,10 +24,14 @@ from edgellm.serve.options import ServeOptions
 from edgellm.serve.pool import Pool
 from edgellm.serve.problems import TOO_LONG, Problem
 from edgellm.serve.requests import Sampling
+from edgellm.serve.scoring_pool import ScoringPool
 from edgellm.serve.shortening import shortened
 from edgellm.serve.tool_prelude import forced
 from edgellm.serve.upstream import UpstreamRefused
 from edgellm.serve.worker import Worker
+
+# So many past tokens are looked at. The worker reserves memory for all of them, and no context has more of them.
+PAST_WINDOWS = frozenset({"repeat_last_n", "dry_penalty_last_n"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,7 @@ class Service:
 
     options: ServeOptions
     pool: Pool
+    scoring: ScoringPool
     metrics: Metrics
     started: float = field(default_factory=time.time)
 
@@ -52,8 +60,6 @@ class Service:
         protocol: Protocol,
         body: dict[str, Any],
         asked: Sampling,
-        *,
-        counted_as: str | None = None,
     ) -> AsyncIterator[Answer]:
         """An answer under way, counted; what the model's recipe recommends is added to what was asked.
 
@@ -61,12 +67,16 @@ class Service:
         """
         guard = self.options.loop_guard if asked.loop_guard is None else asked.loop_guard
         whole = {"model": worker.model.name, **worker.model.sampling, **body}
+        for window in PAST_WINDOWS & whole.keys():
+            n_ctx = worker.plan.n_ctx
+            whole[window] = min(whole[window], n_ctx) if whole[window] >= 0 else n_ctx
         _check(whole, worker.model)
         if worker.model.has_prelude:
             whole = forced(whole)
         whole = _continued(whole)
         # Of several answers at once the worker can stop none alone.
         guarded = guard and whole.get("n", 1) == 1 and not _has_several(whole.get("prompt"))
+        begin = time.perf_counter()
         async with AsyncExitStack() as stack:
             while True:
                 try:
@@ -77,9 +87,19 @@ class Service:
                     if error.error.get("type") != TOO_LONG or not asked.wants_truncation:
                         raise
                     whole = await shortened(worker.upstream, whole, error)
-            named = counted_as or protocol.name.lower()
-            stack.enter_context(self.metrics.watching(worker.model.name, named, events.ending))
+            stack.enter_context(self.metrics.watching(worker.model.name, events.ending, begin))
             yield events
+
+    async def context_of(self, model: ServedModel) -> int:
+        """The tokens that a request to a model has room for: now, or if it were loaded now."""
+        for state in self.pool.loaded:
+            if state.model is model and state.worker is not None:
+                return state.worker.plan.n_ctx
+        try:
+            return (await asyncio.to_thread(self.pool.plan, model)).n_ctx
+        except DoesNotFit:  # until others make room
+            n_ctx_train = model.outline.n_ctx_train
+            return choose_context(n_ctx_train, self.options.n_ctx and min(self.options.n_ctx, n_ctx_train))
 
 
 def check_tokens(prompts: Any, model: ServedModel, field: str) -> None:

@@ -46,7 +46,7 @@ async def tell(
     told = _Events(out) if asked.stream else None
     # A first event comes before the prompt is computed, and counts its tokens.
     body = {**body, "stream_options": {"include_usage": True}, "return_progress": asked.stream}
-    async with service.answering(worker, answers.Protocol.CHAT, body, asked, counted_as=teller.name) as answer:
+    async with service.answering(worker, answers.Protocol.CHAT, body, asked) as answer:
         async for event in answer:
             changes = list(blocks.feed(event.data))
             if told is None:

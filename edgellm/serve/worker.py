@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import logging.handlers
 import os
 import shutil
 import signal
@@ -24,20 +23,13 @@ from edgellm.errors import EngineError
 from edgellm.models.memory import RunPlan
 from edgellm.serve import launch
 from edgellm.serve.catalog import Kind, ServedModel
+from edgellm.serve.logs import BoundedLog
 from edgellm.serve.upstream import Upstream
 
-LOG_BYTES, LOG_FILES = 4 << 20, 3
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 5.0
 LAST_WORDS = 6
 SOCKET = "worker.sock"
-
-
-class _Log(logging.handlers.RotatingFileHandler):
-    """What a worker says, in files of bounded size."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the library's name
-        """A full disk ends no answer."""
 
 
 class Worker:
@@ -126,7 +118,7 @@ class Worker:
     async def _drain(self, path: Path) -> None:
         """Everything that it says into a log of bounded size: a full pipe would stop it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = _Log(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
+        handler = BoundedLog(path)
         stream = self._process.stdout
         try:
             while stream and (line := await _line(stream)):

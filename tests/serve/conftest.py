@@ -11,6 +11,7 @@ from edgellm.engine.installed import InstalledEngine
 from edgellm.weights.converter import convert
 from tests.conftest import REAL
 from tests.serve.server import Server
+from tests.serve.tool_model import write_tool_model
 from tests.weights import checkpoint_maker as make
 
 
@@ -49,4 +50,12 @@ def start(serve_home: dict[str, str]) -> Callable[..., Server]:
 def server(start: Callable[..., Server], bert_file: Path) -> Iterator[Server]:
     """The server that tests share which do no harm to it: `smollm2` with two slots, and `bert`."""
     with start("smollm2", str(bert_file), "--slots", "2", "--ctx-size", "2048") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def caller(tmp_path_factory: pytest.TempPathFactory, start: Callable[..., Server], smollm2: Path) -> Iterator[Server]:
+    """A server of `caller`, a model that calls tools."""
+    model = write_tool_model(smollm2, tmp_path_factory.mktemp("caller") / "caller.gguf")
+    with start(str(model), "--slots", "1", "--ctx-size", "2048") as server:
         yield server

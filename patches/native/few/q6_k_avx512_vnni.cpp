@@ -8,12 +8,12 @@
 //
 // Bounds: a pair of products is at most 2 * 63 * 128 = 16128 < 32768; times a scale, eight a lane: below 2^25.
 
-#include "dot.h"
+#include "formats.h"
 
 #include <immintrin.h>
 #include <string.h>
 
-namespace edgellm::q6_k {
+namespace edgellm::few {
 
 namespace {
 
@@ -51,8 +51,9 @@ inline unpacked unpack(const block & b) {
     u.all_scales = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *) b.scales));
     const __m512i scales = _mm512_castsi256_si512(u.all_scales);
     // sixteen codes are eight pairs, so each scale comes eight times
-    __m512i which = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_setr_epi64x(0, 0, 0x0001000100010001, 0x0001000100010001)),
-                                       _mm256_setr_epi64x(0x0002000200020002, 0x0002000200020002, 0x0003000300030003, 0x0003000300030003), 1);
+    const __m256i which_low  = _mm256_setr_epi64x(0, 0, 0x0001000100010001, 0x0001000100010001);
+    const __m256i which_high = _mm256_add_epi16(which_low, _mm256_set1_epi16(2));
+    __m512i which = _mm512_inserti64x4(_mm512_castsi256_si512(which_low), which_high, 1);
     for (int i = 0; i < 4; ++i, which = _mm512_add_epi16(which, _mm512_set1_epi16(4))) {
         u.scales[i] = _mm512_permutexvar_epi16(which, scales);
     }
@@ -69,9 +70,9 @@ struct totals {
         before.clear();
         sum = _mm512_setzero_ps();
     }
-    void add(const unpacked & u, const activation_block * token, int64_t n_blocks) {
+    void add(const unpacked & u, const q8_k_block * token, int64_t n_blocks) {
         before.add(u, token, n_blocks);
-        const activation_block & a = token[(N - 1)*n_blocks];
+        const q8_k_block & a = token[(N - 1)*n_blocks];
         // sum (q - 32) a = sum q a - 32 sum a
         const __m256i offset = _mm256_slli_epi32(
             _mm256_madd_epi16(u.all_scales, _mm256_load_si256((const __m256i *) a.sums)), 5);
@@ -91,12 +92,12 @@ struct totals {
 template <>
 struct totals<0> {
     void clear() {}
-    void add(const unpacked &, const activation_block *, int64_t) {}
+    void add(const unpacked &, const q8_k_block *, int64_t) {}
     void store(float *, int64_t) const {}
 };
 
 template <int N>
-void multiply(const block * rows, int64_t n_blocks, int64_t n_rows, const activation_block * tokens, float * y,
+void multiply(const block * rows, int64_t n_blocks, int64_t n_rows, const q8_k_block * tokens, float * y,
               int64_t y_stride) {
     for (int64_t r = 0; r < n_rows; ++r) {
         totals<N> sums;
@@ -113,21 +114,13 @@ void multiply(const block * rows, int64_t n_blocks, int64_t n_rows, const activa
 
 }  // namespace
 
-void multiply_avx512_vnni(const void * blocks, int64_t n_blocks, int64_t first, int64_t last,
-                          const activation_block * tokens, int n_tokens, float * y, int64_t y_stride) {
-    const block * rows = (const block *) blocks + first*n_blocks;
-    const int64_t n = last - first;
-    y += first;
-    switch (n_tokens) {
-        case 1: return multiply<1>(rows, n_blocks, n, tokens, y, y_stride);
-        case 2: return multiply<2>(rows, n_blocks, n, tokens, y, y_stride);
-        case 3: return multiply<3>(rows, n_blocks, n, tokens, y, y_stride);
-        case 4: return multiply<4>(rows, n_blocks, n, tokens, y, y_stride);
-        case 5: return multiply<5>(rows, n_blocks, n, tokens, y, y_stride);
-        case 6: return multiply<6>(rows, n_blocks, n, tokens, y, y_stride);
-        case 7: return multiply<7>(rows, n_blocks, n, tokens, y, y_stride);
-        default: return multiply<8>(rows, n_blocks, n, tokens, y, y_stride);
-    }
+void q6_k_avx512_vnni(const void * weights, int64_t n_cols, int64_t first, int64_t last, const void * tokens,
+                      int n_tokens, float * y, int64_t y_stride) {
+    const int64_t n_blocks = n_cols/256;
+    const block * rows = (const block *) weights + first*n_blocks;
+    with_constant<MAX_TOKENS>(n_tokens, [&](auto n) {
+        multiply<n.value>(rows, n_blocks, last - first, (const q8_k_block *) tokens, y + first, y_stride);
+    });
 }
 
-}  // namespace edgellm::q6_k
+}  // namespace edgellm::few

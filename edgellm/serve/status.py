@@ -1,0 +1,154 @@
+"""What a server is doing now: the document of /status.json, which the page, `edgellm ps` and /metrics show.
+
+status_of(service).models[0].state
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from edgellm import __version__
+from edgellm.machine import memory, process
+from edgellm.models.memory import RunPlan, estimate
+from edgellm.models.outline import Outline
+from edgellm.serve.catalog import ServedModel
+from edgellm.serve.metrics import usual
+from edgellm.serve.pool import Loaded
+from edgellm.serve.service import Service, service_of
+
+LOADED, LOADING, RESTARTING, NOT_LOADED = "loaded", "loading", "restarting", "not loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """A model: sizes are bytes, rates tokens per second and medians of the last answers; None is not known.
+
+    `needed_bytes` is what it takes by the estimate, at `n_ctx` tokens for each of `n_slots` requests. Of `in_flight`
+    requests `waiting` have no slot yet. `idle_seconds` is None unless it is loaded and has nothing to do.
+    """
+
+    name: str
+    kind: str
+    state: str
+    quant: str
+    n_params: int
+    n_ctx: int
+    n_ctx_train: int
+    n_slots: int
+    kv_type: str
+    needed_bytes: int
+    pid: int | None
+    resident_bytes: int | None
+    peak_resident_bytes: int | None
+    in_flight: int
+    waiting: int
+    idle_seconds: float | None
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    prefill_rate: float | None
+    decode_rate: float | None
+    ttft_seconds: float | None
+    loops_stopped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The server: `started` is in seconds since 1970; `resident_bytes` are those of the front alone."""
+
+    version: str
+    pid: int
+    started: float
+    uptime_seconds: float
+    resident_bytes: int
+    peak_resident_bytes: int
+    available_bytes: int
+    total_bytes: int
+    requests: int
+    in_flight: int
+    worker_restarts: int
+    models: tuple[ModelStatus, ...]
+
+
+def status_of(service: Service) -> Status:
+    """Look at everything once."""
+    asked: Counter[str] = Counter()
+    for (_, model, _), count in service.metrics.requests.items():
+        asked[model] += count
+    return Status(
+        version=__version__,
+        pid=os.getpid(),
+        started=service.started,
+        uptime_seconds=time.time() - service.started,
+        resident_bytes=memory.resident(),
+        peak_resident_bytes=memory.peak_resident(),
+        available_bytes=memory.available(),
+        total_bytes=memory.total(),
+        requests=asked.total(),
+        in_flight=service.pool.n_in_flight,
+        worker_restarts=service.pool.n_restarts,
+        models=tuple(_model(service, model, asked[model.name]) for model in service.pool.catalog),
+    )
+
+
+async def status(request: Request) -> Response:
+    """GET /status.json."""
+    return JSONResponse(asdict(status_of(service_of(request))), headers={"Cache-Control": "no-store"})
+
+
+ROUTES = [Route("/status.json", status, methods=["GET"])]
+
+
+def _model(service: Service, model: ServedModel, n_requests: int) -> ModelStatus:
+    state, figures = service.pool.state(model), service.metrics.models[model.name]
+    worker = state.worker
+    plan = worker.plan if worker else service.pool.wanted(model)
+    return ModelStatus(
+        name=model.name,
+        kind=model.kind.value,
+        state=_word(state),
+        quant=model.outline.quant,
+        n_params=model.outline.n_params,
+        n_ctx=plan.n_ctx,
+        n_ctx_train=model.outline.n_ctx_train,
+        n_slots=plan.n_slots,
+        kv_type=plan.kv_type,
+        needed_bytes=needed(model.outline, plan),
+        pid=worker.pid if worker else None,
+        resident_bytes=process.resident(worker.pid) if worker else None,
+        peak_resident_bytes=process.peak_resident(worker.pid) if worker else None,
+        in_flight=state.in_flight,
+        waiting=max(0, state.in_flight - plan.n_slots),
+        idle_seconds=service.pool.idle_seconds(state),
+        requests=n_requests,
+        prompt_tokens=figures.prompt_tokens,
+        cached_tokens=figures.cached_tokens,
+        completion_tokens=figures.completion_tokens,
+        prefill_rate=usual(figures.prefill_rates),
+        decode_rate=usual(figures.decode_rates),
+        ttft_seconds=usual(figures.ttfts),
+        loops_stopped=figures.ended["repetition"],
+    )
+
+
+def _word(state: Loaded) -> str:
+    if state.restarting:
+        return RESTARTING
+    if state.worker is not None:
+        return LOADED
+    return LOADING if state.starting.locked() else NOT_LOADED
+
+
+@lru_cache(maxsize=512)
+def needed(outline: Outline, plan: RunPlan) -> int:
+    """Bytes that a model takes when it is run so, by the estimate."""
+    return estimate(outline, plan).total
