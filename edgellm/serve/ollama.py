@@ -18,6 +18,7 @@ from edgellm.serve.embedding import embed as embedded
 from edgellm.serve.model_card import ModelCard, card_of
 from edgellm.serve.ollama_answers import Asked, Clock, Piece, Telling, about_answer, chat_piece, generate_piece, tell
 from edgellm.serve.ollama_requests import ChatRequest, EmbeddingsRequest, EmbedRequest, GenerateRequest
+from edgellm.serve.openapi import takes
 from edgellm.serve.problems import Problem
 from edgellm.serve.requests import parsed
 from edgellm.serve.responding import Output, Working
@@ -25,6 +26,7 @@ from edgellm.serve.service import Service, service_of
 from edgellm.serve.worker import Worker
 
 
+@takes(ChatRequest, lines=True)
 async def chat(request: Request) -> Response:
     """POST /api/chat."""
     service, asked = service_of(request), parsed(ChatRequest, await request.body())
@@ -37,6 +39,7 @@ async def chat(request: Request) -> Response:
     return Working(_answering(service, model, asked, Protocol.CHAT, body, chat_piece))
 
 
+@takes(GenerateRequest, lines=True)
 async def generate(request: Request) -> Response:
     """POST /api/generate: a prompt is put into the model's template, unless it is raw or the model has none."""
     service, asked = service_of(request), parsed(GenerateRequest, await request.body())
@@ -53,6 +56,7 @@ async def generate(request: Request) -> Response:
     return Working(_answering(service, model, asked, Protocol.CHAT, body, generate_piece))
 
 
+@takes(EmbedRequest)
 async def embed(request: Request) -> Response:
     """POST /api/embed: vectors of length one."""
     service, asked = service_of(request), parsed(EmbedRequest, await request.body())
@@ -68,6 +72,7 @@ async def embed(request: Request) -> Response:
     return Working(work)
 
 
+@takes(EmbeddingsRequest)
 async def embeddings(request: Request) -> Response:
     """POST /api/embeddings: the older form, for one text."""
     service, asked = service_of(request), parsed(EmbeddingsRequest, await request.body())

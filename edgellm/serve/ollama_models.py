@@ -18,6 +18,7 @@ from edgellm.models.memory import estimate
 from edgellm.serve.catalog import ServedModel
 from edgellm.serve.model_card import ModelCard, card_of
 from edgellm.serve.ollama_requests import ShowRequest
+from edgellm.serve.openapi import takes
 from edgellm.serve.pool import Loaded
 from edgellm.serve.problems import Problem
 from edgellm.serve.requests import parsed
@@ -40,6 +41,7 @@ async def tags(request: Request) -> Response:
     return JSONResponse({"models": [_listed(model) for model in service_of(request).pool.catalog]})
 
 
+@takes(ShowRequest)
 async def show(request: Request) -> Response:
     """POST /api/show: `context_length` is what a request really gets."""
     service, asked = service_of(request), parsed(ShowRequest, await request.body())

@@ -11,7 +11,7 @@ A route needs nothing else: its first docstring line is its summary, and its err
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic.json_schema import models_json_schema
@@ -47,11 +47,11 @@ def takes(body: type[Body], *, streams: bool = False, lines: bool = False) -> Ca
     return mark
 
 
-def gives(media_type: str) -> Callable[[Endpoint], Endpoint]:
+def gives(*media_types: str) -> Callable[[Endpoint], Endpoint]:
     """Say that an endpoint answers something else than JSON."""
 
     def mark(endpoint: Endpoint) -> Endpoint:
-        endpoint.gives = media_type  # type: ignore[attr-defined]
+        endpoint.gives = media_types  # type: ignore[attr-defined]
         return endpoint
 
     return mark
@@ -61,13 +61,13 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     """The description, as JSON."""
     routes = list(routes)
     bodies = {body for route in routes if (body := getattr(route.endpoint, "takes", None))}
-    ordered = sorted(bodies, key=lambda body: body.__name__)
-    _, schemas = models_json_schema([(body, "validation") for body in ordered], ref_template=_REF)
+    ordered = sorted(bodies, key=lambda body: (body.__module__, body.__name__))
+    named, schemas = models_json_schema([(body, "validation") for body in ordered], ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         operations = paths.setdefault(_template(route.path), {})
         for method in sorted((route.methods or set()) - {"HEAD"}):
-            operations[method.lower()] = _operation(route, method)
+            operations[method.lower()] = _operation(route, method, named)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -84,7 +84,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     }
 
 
-def _operation(route: Route, method: str) -> dict[str, Any]:
+def _operation(route: Route, method: str, named: Mapping[Any, dict[str, Any]]) -> dict[str, Any]:
     endpoint = route.endpoint
     body: type[Body] | None = getattr(endpoint, "takes", None)
     first = (endpoint.__doc__ or route.path).strip().splitlines()[0]
@@ -97,17 +97,17 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
             for param in route.param_convertors
         ]
     if body is not None:
-        schema = {"$ref": _REF.format(model=body.__name__)}
+        schema = named[body, "validation"]  # of two models of one name pydantic qualifies both
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     return operation
 
 
 def _responses(route: Route) -> dict[str, Any]:
     endpoint = route.endpoint
-    main = getattr(endpoint, "gives", "application/json")
-    content: dict[str, Any] = {main: {"schema": {"type": ["object", "array"]} if main.endswith("json") else {}}}
-    for media_type in getattr(endpoint, "streams", ()):
-        content[media_type] = {"schema": {"type": "string"}}
+    text = [*getattr(endpoint, "gives", ()), *getattr(endpoint, "streams", ())]
+    content: dict[str, Any] = {media_type: {} for media_type in text}
+    if not hasattr(endpoint, "gives"):
+        content["application/json"] = {"schema": {"type": "object"}}
     error = {"application/json": {"schema": _error_schema(route.path)}}
     errors = {status: {"description": text, "content": error} for status, text in _ERRORS.items()}
     return {"200": {"description": "The answer.", "content": content}, **errors}

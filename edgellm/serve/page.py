@@ -17,9 +17,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from edgellm.serve.openapi import gives
+
 PAGE = Path(__file__).with_name("page.html")
 
 
+@gives("text/plain", "text/html")
 async def home(request: Request) -> Response:
     """GET /: what a browser asks for is HTML."""
     if "text/html" not in request.headers.get("accept", ""):

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edgellm.serve.metrics import TTFT_BOUNDS, Figures, Metrics
+from edgellm.serve.openapi import gives
 from edgellm.serve.service import service_of
 from edgellm.serve.status import LOADED, Status, status_of
 
@@ -21,6 +22,7 @@ Number = float | int | bool | None
 Sample = tuple[dict[str, str], Number]
 
 
+@gives("text/plain")
 async def metrics(request: Request) -> Response:
     """GET /metrics."""
     service = service_of(request)

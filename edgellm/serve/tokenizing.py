@@ -17,6 +17,7 @@ from starlette.routing import Route
 from edgellm.errors import BadRequest
 from edgellm.serve.catalog import Kind, ServedModel
 from edgellm.serve.openai_requests import Message
+from edgellm.serve.openapi import takes
 from edgellm.serve.problems import Problem
 from edgellm.serve.requests import Body, Count, Name, parsed
 from edgellm.serve.service import Service, service_of
@@ -50,6 +51,7 @@ class DetokenizeRequest(Body):
     tokens: Annotated[list[Count], Field(max_length=1_000_000)]
 
 
+@takes(TokenizeRequest)
 async def tokenize(request: Request) -> Response:
     """POST /tokenize."""
     service, asked = service_of(request), parsed(TokenizeRequest, await request.body())
@@ -65,6 +67,7 @@ async def tokenize(request: Request) -> Response:
     return JSONResponse(answer)
 
 
+@takes(DetokenizeRequest)
 async def detokenize(request: Request) -> Response:
     """POST /detokenize."""
     service, asked = service_of(request), parsed(DetokenizeRequest, await request.body())

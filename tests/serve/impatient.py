@@ -19,6 +19,6 @@ if __name__ == "__main__":
         options,
         catalog,
         _llama_server(here),
-        here.settings.logs,
+        here.settings,
         on_ready=lambda _: note(options.url),
     )
