@@ -14,6 +14,7 @@ from typing import Any
 
 from edgellm.serve.answers import Ending, Protocol
 from edgellm.serve.catalog import ServedModel
+from edgellm.serve.logprobs import as_chat
 from edgellm.serve.merging import CONTENT, REASONING, Merged
 from edgellm.serve.ollama_requests import ChatRequest, GenerateRequest
 from edgellm.serve.responding import LINES, Output, encoded
@@ -61,11 +62,13 @@ class Telling:
 
 async def tell(service: Service, worker: Worker, telling: Telling, body: dict[str, Any], out: Output) -> None:
     """Ask the worker and pass on what it answers."""
-    asked, merged = telling.asked, Merged()
+    asked = telling.asked
+    n_top = (asked.top_logprobs or 0) if asked.logprobs else None
+    merged = Merged(n_top=n_top)
     async with service.answering(worker, telling.protocol, body, asked.sampling) as answer:
         async for event in answer:
             merged.add(event.data)
-            if asked.wants_stream and (piece := _next(event.data, telling.piece)):
+            if asked.wants_stream and (piece := _next(event.data, telling.piece, n_top)):
                 await _line({**about_answer(asked, worker.model), **piece, "done": False}, out)
     service.metrics.timings(worker.model.name, merged.timings)
     (choice,) = merged.as_chat(answer.ending)["choices"]
@@ -90,7 +93,7 @@ async def _line(data: dict[str, Any], out: Output) -> None:
     await out.write(encoded(data) + b"\n")
 
 
-def _next(data: dict[str, Any], piece: Piece) -> dict[str, Any]:
+def _next(data: dict[str, Any], piece: Piece, n_top: int | None) -> dict[str, Any]:
     """What an event adds to the answer's text; calls are told when they are whole."""
     choices = data.get("choices")
     if not choices:
@@ -100,8 +103,9 @@ def _next(data: dict[str, Any], piece: Piece) -> dict[str, Any]:
     text, thought = delta.get(CONTENT) or choice.get("text") or "", delta.get(REASONING) or ""
     if not text and not thought:
         return {}
-    logprobs = (choice.get("logprobs") or {}).get("content")
-    return {**piece(text, thought, []), **({"logprobs": logprobs} if logprobs else {})}
+    entries = (choice.get("logprobs") or {}).get("content")
+    logprobs = {"logprobs": as_chat(entries, n_top)} if entries and n_top is not None else {}
+    return {**piece(text, thought, []), **logprobs}
 
 
 def _end(choice: dict[str, Any], merged: Merged, ending: Ending) -> dict[str, Any]:

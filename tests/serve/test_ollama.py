@@ -105,7 +105,7 @@ def test_tools(caller: Server) -> None:
         return {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": {"city": city}}}]}
 
     messages: list[dict[str, Any]] = []
-    for city, weather in (("Rome", "sun"),):
+    for city, weather in (("Rome", "sun"), ("Oslo", "rain"), ("Lima", "fog")):
         messages += [
             {"role": "user", "content": f"How is the weather in {city}?"},
             call(city),
@@ -141,7 +141,7 @@ def test_a_model_tells_the_context_that_it_is_served_with(client: ollama.Client)
     info = shown.modelinfo or {}
     # The server has --ctx-size 2048, the model was trained with more.
     assert info["llama.context_length"] == 2048 and info["edgellm.n_ctx_train"] == 8192
-    assert shown.capabilities == ["completion"] and "<|im_start|>" in (shown.template or "")
+    assert shown.capabilities == ["completion", "tools"] and "<|im_start|>" in (shown.template or "")
     assert info["tokenizer.ggml.tokens"] is None
     assert client.show("bert").capabilities == ["embedding"]
     assert (client.show("bert").modelinfo or {})["bert.context_length"] == 512
@@ -268,7 +268,6 @@ def test_what_clients_look_for_first(server: Server) -> None:
         ("think", True, "smollm2 does not support thinking"),
         ("think", "high", "smollm2 does not support thinking"),
         ("think", "enormous", "think"),
-        ("tools", [WEATHER], "smollm2 does not support tools"),
         ("template", "{{ .Prompt }}", "template"),
         ("shift", True, "done_reason length"),
         ("keep_alive", "soon", "a duration is seconds"),

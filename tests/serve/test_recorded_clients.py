@@ -139,7 +139,7 @@ def test_ollama_connector(server: Server) -> None:
     limits = {}
     for name in names:
         shown = server.post("/api/show", {"model": name}).json()
-        assert shown["capabilities"] == (["embedding"] if name == "bert" else ["completion"])
+        assert shown["capabilities"] == (["embedding"] if name == "bert" else ["completion", "tools"])
         limits[name] = next(value for key, value in shown["model_info"].items() if key.endswith(".context_length"))
     assert limits == {"smollm2": 2048, "bert": 512}
     body = {"model": "smollm2", "stream": True, "messages": MESSAGES, "keep_alive": 300}

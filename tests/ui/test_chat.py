@@ -199,7 +199,7 @@ def test_the_terminal_goes_away(start: Callable[..., Any], settings: Settings) -
 
 def test_ctrl_c_while_reading_and_twice_while_answering(start: Callable[..., Any], settings: Settings) -> None:
     chat = start("smollm2", "-t", "1")
-    say(chat, "Hello.", STATUS)
+    say(chat, "What is the capital of France?", STATUS)
     chat.send("word " * 600 + "\r")
     chat.expect("reading the prompt")
     chat.sendintr()
