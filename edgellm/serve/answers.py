@@ -23,8 +23,6 @@ from edgellm.run.loops import Loop, LoopGuard
 from edgellm.serve.upstream import Event, Reply, UpstreamRefused
 from edgellm.serve.worker import Worker
 
-CONTROL = "/v1/chat/completions/control"
-
 
 class Protocol(str, Enum):
     """A way to ask the worker for text; the value is its path there.
@@ -179,6 +177,5 @@ async def _end_later(worker: Worker, ending: Ending, seconds: float) -> None:
 
 
 async def _end(worker: Worker, name: str) -> None:
-    """Let the worker end the answer with its next token; that it has ended by itself meanwhile is as good."""
-    with contextlib.suppress(UpstreamRefused, EngineError):
-        await worker.upstream.post(CONTROL, {"id": name, "action": "stop"})
+    with contextlib.suppress(EngineError):  # the stream tells that it has ended
+        await worker.end_answer(name)

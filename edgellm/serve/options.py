@@ -16,7 +16,8 @@ class ServeOptions:
 
     `n_ctx` is for each request: the cache is `n_slots` times as large. `max_queue` requests may wait for a slot of a
     model, further ones are refused. `idle_seconds` without a request end a worker; None keeps it. In `head_seconds` the
-    head of a request must have arrived, in `body_seconds` its body.
+    head of a request must have arrived, in `body_seconds` its body. A worker whose step takes longer than
+    `stall_seconds` is started again.
     """
 
     host: str = "127.0.0.1"
@@ -38,6 +39,7 @@ class ServeOptions:
     head_seconds: float = 15
     body_seconds: float = 30
     drain_seconds: float = 30
+    stall_seconds: float = 180
 
     @property
     def is_local(self) -> bool:

@@ -27,6 +27,9 @@ from edgellm.serve.worker import Worker
 
 Start = Callable[[ServedModel, RunPlan], Awaitable[Worker]]
 LOOK_SECONDS = 1.0
+# How often a worker is asked for a sign of life, by the end of an answer that there is not.
+PULSE_SECONDS = 10.0
+NO_ANSWER = "none"
 # A worker that dies again and again is started less and less often.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 # How long a request waits until another model may be unloaded for its own.
@@ -204,9 +207,26 @@ class Pool:
             state.watch = asyncio.create_task(self._watch(state, worker))
             return worker
 
+    async def _pulse(self, worker: Worker) -> None:
+        """End a worker that takes no step any more: a grammar can keep it busy for ever, for all its clients."""
+        patience = self.options.stall_seconds
+        try:
+            while True:
+                await asyncio.sleep(min(PULSE_SECONDS, patience))
+                await asyncio.wait_for(worker.end_answer(NO_ANSWER), patience)
+        except asyncio.TimeoutError:
+            log.error("the worker of %s took no step for %.0f s", worker.model.name, patience)
+            worker.kill()
+        except EngineError:
+            pass  # it has ended
+
     async def _watch(self, state: Loaded, worker: Worker) -> None:
         """Start a worker again that ended by itself."""
-        status = await worker.wait()
+        pulse = asyncio.create_task(self._pulse(worker))
+        try:
+            status = await worker.wait()
+        finally:
+            pulse.cancel()
         state.worker, state.watch = None, None
         log.error("the worker of %s ended with status %s; it is started again", state.model.name, status)
         state.restarting = True

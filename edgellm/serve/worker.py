@@ -24,12 +24,13 @@ from edgellm.models.memory import RunPlan
 from edgellm.serve import launch
 from edgellm.serve.catalog import Kind, ServedModel
 from edgellm.serve.logs import BoundedLog
-from edgellm.serve.upstream import Upstream
+from edgellm.serve.upstream import Upstream, UpstreamRefused
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 5.0
 LAST_WORDS = 6
 SOCKET = "worker.sock"
+CONTROL = "/v1/chat/completions/control"
 
 
 class Worker:
@@ -88,6 +89,19 @@ class Worker:
     async def wait(self) -> int:
         """Until it ends; its exit status."""
         return await self._process.wait()
+
+    async def end_answer(self, name: str) -> None:
+        """Let an answer end with its next token, in good order; one that has ended already is as good.
+
+        It returns when the worker's current step is done, whatever the name.
+        """
+        with contextlib.suppress(UpstreamRefused):
+            await self.upstream.post(CONTROL, {"id": name, "action": "stop"})
+
+    def kill(self) -> None:
+        """End it at once; whoever watches it notices."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
 
     async def stop(self, grace: float = GRACE_SECONDS) -> None:
         """End it, by force after `grace` seconds."""

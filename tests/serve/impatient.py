@@ -12,8 +12,9 @@ from edgellm.ui.console import note
 if __name__ == "__main__":
     here = workspace(offline=True)
     options = ServeOptions(
-        port=int(sys.argv[1]), n_slots=2, n_ctx=1024, api_keys=frozenset(sys.argv[2:]), head_seconds=1, body_seconds=1
-    )
+        port=int(sys.argv[1]), n_slots=2, n_ctx=1024, api_keys=frozenset(sys.argv[2:]),
+        head_seconds=1, body_seconds=1, stall_seconds=3,
+    )  # fmt: skip
     catalog = Catalog(_served(here, ["smollm2"], quiet=True))
     serve(
         options,

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Reply:
     """What came back."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
 
     def json(self) -> Any:
@@ -76,10 +77,10 @@ class Server:
         asked.method = method
         try:
             with urllib.request.urlopen(asked, timeout=timeout) as reply:
-                return Reply(reply.status, dict(reply.headers), reply.read())
+                return Reply(reply.status, reply.headers, reply.read())
         except urllib.error.HTTPError as error:
             with error:
-                return Reply(error.code, dict(error.headers), error.read())
+                return Reply(error.code, error.headers, error.read())
 
     def get(self, path: str, **more: Any) -> Reply:
         return self.request("GET", path, **more)

@@ -292,3 +292,18 @@ def test_a_worker_that_dies_ends_a_message_with_an_error(hostile: Server) -> Non
     killer.join()
     assert b"event: error\n" in reply.body
     assert reply.events()[-1]["type"] == "error" and reply.events()[-1]["error"]["type"] == "overloaded_error"
+
+
+def test_a_grammar_that_never_ends_ends_its_worker(hostile: Server) -> None:
+    """Three hundred optional letters: the worker needs half a minute and more for each token of it."""
+    letters = " ".join(f'"{letter}"?' for letter in "abcdefghijklmnopqrstuvwxyz" * 12)
+    body = {"prompt": "a", "max_tokens": 8, "grammar": f"root ::= {letters}"}
+    reply = hostile.post("/v1/completions", body, headers=authorized())
+    assert reply.status == 503 and reply.headers["Retry-After"], reply
+    for _ in range(100):
+        reply = hostile.post("/v1/completions", {"prompt": "a", "max_tokens": 2}, headers=authorized())
+        if reply.status == 200:
+            break
+        assert reply.status == 503
+        time.sleep(0.1)
+    assert reply.status == 200
