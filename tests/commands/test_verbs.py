@@ -27,7 +27,7 @@ def test_every_verb_has_help_with_an_example() -> None:
     for verb in [*verbs, "engine build", "engine status"]:
         result = edgellm(*verb.split(), "--help")
         assert result.returncode == 0, verb
-        assert verb == "ls" or re.search(r"Examples?:\s+edgellm", result.stdout), verb
+        assert verb == "ls" or re.search(r"Examples?: .*edgellm", result.stdout), verb
 
 
 def test_an_unknown_verb_and_a_wrong_option_are_usage_errors() -> None:
