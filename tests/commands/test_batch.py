@@ -296,9 +296,9 @@ def test_two_hundred_kills(tmp_path: Path, tiny: Path) -> None:
 
 
 def test_sigterm_and_ctrl_c_end_it_in_order(tmp_path: Path, tiny: Path) -> None:
-    source, out = many_rows(tmp_path, 2500), tmp_path / "out.jsonl"
+    source, out = many_rows(tmp_path, 5000), tmp_path / "out.jsonl"
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        process = start(source, out, tiny)
+        process = start(source, out, tiny, "--slots", "1")
         part = tmp_path / "out.jsonl.part"
         before = part.stat().st_size if part.exists() else 0
         deadline = time.monotonic() + 60

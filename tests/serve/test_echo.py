@@ -251,6 +251,7 @@ def test_killed_it_is_started_again(scoring: Server) -> None:
     with concurrent.futures.ThreadPoolExecutor() as threads:
         assert scores(scoring, prompt="Hi").status == 200
         long = threads.submit(scores, scoring, prompt=["word " * 2000] * 8)
+        time.sleep(0.5)  # the shorter one would arrive first
         waiting = threads.submit(scores, scoring, prompt="Hello")
         time.sleep(0.5)
         os.kill(scoring_process(scoring), signal.SIGKILL)

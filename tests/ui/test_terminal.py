@@ -29,10 +29,10 @@ def chat(with_engine: Settings) -> Iterator["pexpect.spawn[str]"]:
         child.close(force=True)
 
 
-def test_numbers_show_while_it_answers(chat: "pexpect.spawn[str]") -> None:
+def test_an_answer_and_its_numbers(chat: "pexpect.spawn[str]") -> None:
     chat.send("What is the capital of France?\r")
     chat.expect(PROMPT)
-    assert chat.before is not None and "Paris" in chat.before and re.search(STATUS, chat.before)
+    assert chat.before is not None and "Paris" in chat.before
     chat.send("/stats\r")
     chat.expect(r"ended by stop")
     chat.expect(PROMPT)
