@@ -17,7 +17,7 @@ import psutil
 
 from tests.serve.server import Server
 
-ROUNDS, N_REQUESTS, N_TOKENS = 7, 60, 192
+ROUNDS, N_REQUESTS, N_TOKENS = 5, 40, 160
 
 
 async def request_seconds(session: aiohttp.ClientSession) -> float:
