@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from edgellm.models.recipe import find_recipe
 from edgellm.models.store import Store
 from edgellm.package_index import fetch
 from edgellm.settings import Settings, resource_directory
+
+# A shell that runs the tests in the background ignores Ctrl-C for them and whatever they start; some tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Read before any test moves them: where the engine and the embedded model of this machine lie.
 REAL = Settings.from_environment()
