@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -313,9 +314,10 @@ def test_killed_it_is_an_error_at_once(with_engine: Settings, smollm2: Path, tmp
                 with pytest.raises(EngineError, match="has ended") as error:
                     while True:
                         await anext(answers)
-            assert "SIGKILL" in error.value.why and "scoring.log" in error.value.why
             with pytest.raises(EngineError):
                 await waiting
+            # 255 is what asyncio says when another watcher of this process's children was quicker.
+            assert re.search("SIGKILL|255", error.value.why) and "scoring.log" in error.value.why
             assert not worker.alive
 
     run(test())
