@@ -21,9 +21,8 @@ from edgellm.serve.catalog import Kind as Does
 from edgellm.serve.openapi import takes
 from edgellm.serve.requests import parsed
 from edgellm.serve.responding import Output, Working
-from edgellm.serve.responses import COUNT
 from edgellm.serve.service import service_of
-from edgellm.serve.telling import tell
+from edgellm.serve.telling import count_tokens, tell
 
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
@@ -33,8 +32,7 @@ async def create(request: Request) -> Response:
     """POST /v1/messages: an answer to a conversation."""
     service, asked = service_of(request), parsed(MessageRequest, await request.body())
     model = service.model(asked.model)
-    body = asked.for_worker()
-    body["messages"] = model.with_system(body["messages"])
+    body = asked.for_worker()  # before a model is loaded for it
 
     async def work(out: Output) -> None:
         async with service.pool.lease(model.name, Does.CHAT) as worker:
@@ -48,20 +46,17 @@ async def count(request: Request) -> Response:
     """POST /v1/messages/count_tokens: how many tokens a request would have."""
     service, asked = service_of(request), parsed(CountRequest, await request.body())
     model = service.model(asked.model)
-    body = asked.prompt()
-    body["messages"] = model.with_system(body["messages"])
+    body = asked.prompt()  # before a model is loaded for it
 
     async def work(out: Output) -> None:
         async with service.pool.lease(model.name, Does.CHAT) as worker:
-            await out.json({"input_tokens": (await worker.upstream.post(COUNT, body))["input_tokens"]})
+            await out.json({"input_tokens": await count_tokens(worker, body)})
 
     return Working(work)
 
 
 class MessageTeller:
     """The words of this API."""
-
-    name = "messages"
 
     def __init__(self, asked: MessageRequest, model: str) -> None:
         self.blocks = Blocks()

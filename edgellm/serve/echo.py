@@ -19,10 +19,11 @@ from edgellm.engine.base import Sampling
 from edgellm.errors import BadRequest, PromptTooLong
 from edgellm.serve.answers import Ending
 from edgellm.serve.catalog import Kind, ServedModel
+from edgellm.serve.encoding import encoded
 from edgellm.serve.openai_requests import CompletionRequest
 from edgellm.serve.pool import wrong_kind
 from edgellm.serve.problems import Problem
-from edgellm.serve.responding import Output, encoded
+from edgellm.serve.responding import Output
 from edgellm.serve.scoring import Done, Part, ScoreRequest, ScoringWorker
 from edgellm.serve.service import Service
 

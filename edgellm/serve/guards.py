@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import json
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgellm.serve.encoding import encoded
 from edgellm.serve.options import LOOPBACK, ServeOptions
 from edgellm.serve.problems import Problem, bodiless
 
@@ -125,7 +125,7 @@ def _host_of(netloc: str) -> str:
 
 
 async def _refuse(problem: Problem, path: str, receive: Receive, send: Send) -> None:
-    data = json.dumps(problem.for_path(path)).encode()
+    data = encoded(problem.for_path(path))
     headers = {
         "Content-Type": "application/json",
         "Content-Length": str(len(data)),
@@ -134,8 +134,8 @@ async def _refuse(problem: Problem, path: str, receive: Receive, send: Send) -> 
     }
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": problem.status, "headers": encoded})
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": pairs})
     await send({"type": "http.response.body", "body": data, "more_body": True})
     if problem.status == 413:
         with contextlib.suppress(asyncio.TimeoutError):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import http
-import json
 import logging
 import socket
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from edgellm.errors import UsageError
+from edgellm.serve.encoding import encoded
 from edgellm.serve.options import ServeOptions
 from edgellm.serve.problems import Problem
 
@@ -80,7 +80,7 @@ class PatientProtocol(HttpToolsProtocol):
         begun = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
         if not begun:  # or it would be taken for a part of that answer
             reason = http.HTTPStatus(problem.status).phrase
-            body = json.dumps(problem.as_openai()).encode()
+            body = encoded(problem.as_openai())
             head = f"HTTP/1.1 {problem.status} {reason}\r\ncontent-type: application/json\r\nconnection: close\r\n"
             self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         self.transport.close()

@@ -14,10 +14,11 @@ from typing import Any
 
 from edgellm.serve.answers import Ending, Protocol
 from edgellm.serve.catalog import ServedModel
+from edgellm.serve.encoding import encoded
 from edgellm.serve.logprobs import as_chat
 from edgellm.serve.merging import CONTENT, REASONING, Merged
 from edgellm.serve.ollama_requests import ChatRequest, GenerateRequest
-from edgellm.serve.responding import LINES, Output, encoded
+from edgellm.serve.responding import LINES, Output
 from edgellm.serve.service import Service
 from edgellm.serve.worker import Worker
 

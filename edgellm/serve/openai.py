@@ -17,12 +17,13 @@ from edgellm.serve.answers import Answer, Ending, Protocol
 from edgellm.serve.catalog import Kind, ServedModel
 from edgellm.serve.echo import echo
 from edgellm.serve.embedding import embed
+from edgellm.serve.encoding import encoded
 from edgellm.serve.logprobs import as_chat, as_completion
 from edgellm.serve.merging import Merged, Usage
 from edgellm.serve.openai_requests import ChatRequest, CompletionRequest, EmbeddingRequest
 from edgellm.serve.openapi import takes
 from edgellm.serve.requests import parsed
-from edgellm.serve.responding import Output, Working, encoded
+from edgellm.serve.responding import Output, Working
 from edgellm.serve.service import Service, check_tokens, service_of
 from edgellm.serve.upstream import Event
 from edgellm.serve.worker import Worker

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -21,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from edgellm.errors import EdgellmError
+from edgellm.serve.encoding import encoded
 from edgellm.serve.problems import Problem, bodiless, problem_of
 from edgellm.serve.upstream import UpstreamRefused
 
@@ -29,11 +29,6 @@ EVENTS, LINES = "text/event-stream", "application/x-ndjson"
 WRITE_SECONDS = 60.0
 
 log = logging.getLogger("edgellm.serve")
-
-
-def encoded(data: Any) -> bytes:
-    """JSON, compact, in UTF-8."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 class Output:

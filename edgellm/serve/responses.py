@@ -26,9 +26,8 @@ from edgellm.serve.requests import parsed
 from edgellm.serve.responding import Output, Working
 from edgellm.serve.responses_requests import ResponseRequest
 from edgellm.serve.service import service_of
-from edgellm.serve.telling import tell
+from edgellm.serve.telling import count_tokens, tell
 
-COUNT = "/v1/chat/completions/input_tokens"
 _PREFIX = {Kind.THOUGHT: "rs", Kind.TEXT: "msg", Kind.CALL: "fc"}
 _DELTA = {
     Kind.THOUGHT: "response.reasoning_text",
@@ -42,8 +41,7 @@ async def create(request: Request) -> Response:
     """POST /v1/responses: an answer to a text or to the items of a conversation."""
     service, asked = service_of(request), parsed(ResponseRequest, await request.body())
     model = service.model(asked.model, Does.CHAT)
-    body = asked.for_worker()
-    body["messages"] = model.with_system(body["messages"])
+    body = asked.for_worker()  # before a model is loaded for it
 
     async def work(out: Output) -> None:
         async with service.pool.lease(model.name, Does.CHAT) as worker:
@@ -57,21 +55,18 @@ async def count(request: Request) -> Response:
     """POST /v1/responses/input_tokens: how many tokens a request would have."""
     service, asked = service_of(request), parsed(ResponseRequest, await request.body())
     model = service.model(asked.model, Does.CHAT)
-    body = asked.for_worker()
-    body["messages"] = model.with_system(body["messages"])
+    body = asked.for_worker()  # before a model is loaded for it
 
     async def work(out: Output) -> None:
         async with service.pool.lease(model.name, Does.CHAT) as worker:
-            told = await worker.upstream.post(COUNT, body)
-            await out.json({"object": "response.input_tokens", "input_tokens": told["input_tokens"]})
+            n_tokens = await count_tokens(worker, body)
+            await out.json({"object": "response.input_tokens", "input_tokens": n_tokens})
 
     return Working(work)
 
 
 class ResponseTeller:
     """The words of this API; every event has the next `sequence_number`."""
-
-    name = "responses"
 
     def __init__(self, asked: ResponseRequest, model: str) -> None:
         self.blocks = Blocks()

@@ -13,16 +13,18 @@ from typing import Any, Protocol
 from edgellm.serve import answers
 from edgellm.serve.answers import Ending
 from edgellm.serve.blocks import Blocks, Change
+from edgellm.serve.encoding import encoded
 from edgellm.serve.requests import Streamed
-from edgellm.serve.responding import Output, encoded
+from edgellm.serve.responding import Output
 from edgellm.serve.service import Service
 from edgellm.serve.worker import Worker
+
+COUNT = "/v1/chat/completions/input_tokens"
 
 
 class Teller(Protocol):
     """A protocol's words; each event has its name in `type`."""
 
-    name: str
     blocks: Blocks
 
     def begin(self) -> Iterable[dict[str, Any]]:
@@ -45,7 +47,11 @@ async def tell(
     blocks = teller.blocks
     told = _Events(out) if asked.stream else None
     # A first event comes before the prompt is computed, and counts its tokens.
-    body = {**body, "stream_options": {"include_usage": True}, "return_progress": asked.stream}
+    body = {
+        **_with_system(body, worker),
+        "stream_options": {"include_usage": True},
+        "return_progress": asked.stream,
+    }
     async with service.answering(worker, answers.Protocol.CHAT, body, asked) as answer:
         async for event in answer:
             changes = list(blocks.feed(event.data))
@@ -65,6 +71,16 @@ async def tell(
             await told.write(teller.change(change))
         await told.write(teller.end(answer.ending))
         await out.close()
+
+
+async def count_tokens(worker: Worker, body: dict[str, Any]) -> int:
+    """How many tokens the prompt of such a body has."""
+    told = await worker.upstream.post(COUNT, _with_system(body, worker))
+    return int(told["input_tokens"])
+
+
+def _with_system(body: dict[str, Any], worker: Worker) -> dict[str, Any]:
+    return {**body, "messages": worker.model.with_system(body["messages"])}
 
 
 class _Events:

@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 
 from edgellm.errors import EngineError
+from edgellm.serve.encoding import encoded
 
 READY_SECONDS = 2.0
 # One event: a long answer's last one holds all of its text.
@@ -100,14 +101,14 @@ class Upstream:
             EngineError: the worker is gone.
         """
         with _failures():
-            async with self._open().post(path, data=_encoded(body), headers=JSON) as response:
+            async with self._open().post(path, data=encoded(body), headers=JSON) as response:
                 return _checked(response.status, await response.read())
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[Event]]:
         """The events of a POST; raises as `post` does."""
         with _failures():
-            response = await self._open().post(path, data=_encoded(body), headers=JSON)
+            response = await self._open().post(path, data=encoded(body), headers=JSON)
             try:
                 if response.status != 200:
                     _checked(response.status, await response.read())
@@ -117,10 +118,6 @@ class Upstream:
 
 
 JSON = {"Content-Type": "application/json"}
-
-
-def _encoded(body: Mapping[str, Any]) -> bytes:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _checked(status: int, data: bytes) -> Any:
