@@ -63,21 +63,31 @@ def _rows(server: RunningServer, status: dict[str, Any] | None, problem: str) ->
     """A line for each model that is in memory or being loaded, and one for all the others."""
     if status is None:
         return [(server.url, ", ".join(server.models), problem, "", "", "", "")]
-    rows = [_row(model) for model in status["models"] if model.get("state") != "not loaded"]
-    others = [str(model.get("name")) for model in status["models"] if model.get("state") == "not loaded"]
+    models = status["models"]
+    rows = [described(model) for model in models if _is_there(model)]
+    others = [str(model.get("name")) for model in models if not _is_there(model)]
     if others:
         shown = others if len(others) <= 3 else [*others[:2], f"{len(others) - 2} more"]
         rows.append((", ".join(shown), "not loaded", "", "", "", ""))
     return [(server.url if index == 0 else "", *row) for index, row in enumerate(rows)]
 
 
-def _row(model: dict[str, Any]) -> tuple[str, ...]:
+def _is_there(model: dict[str, Any]) -> bool:
+    return model.get("state") != "not loaded" or bool(model.get("scoring_pid"))
+
+
+def described(model: dict[str, Any]) -> tuple[str, ...]:
     from edgellm.ui.units import duration, rate, size
 
     state = str(model["state"])
+    n_bytes = (model["resident_bytes"] or 0) + (model.get("scoring_resident_bytes") or 0)
     if model["in_flight"]:
         waiting = f", {model['waiting']} waiting" if model["waiting"] else ""
         state = f"answering {model['in_flight'] - model['waiting']}{waiting}"
+    elif model.get("scoring_in_flight"):
+        state = f"scoring {model['scoring_in_flight']}"
+    elif state == "not loaded":
+        state = "scoring, idle"
     elif model["idle_seconds"] is not None:
         seconds = model["idle_seconds"]
         state = f"idle {duration(seconds) if seconds >= 10 else f'{seconds:.0f} s'}"
@@ -85,7 +95,7 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
         model["name"],
         state,
         f"{model['n_ctx']:,} x {model['n_slots']}",
-        size(model["resident_bytes"]) if model["resident_bytes"] else "",
+        size(n_bytes) if n_bytes else "",
         rate(model["decode_rate"]) if model["decode_rate"] else "",
         f"{model['requests']:,}",
     )

@@ -13,14 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from edgellm.errors import EngineError
 from edgellm.run.loops import Loop, LoopGuard
-from edgellm.serve.upstream import Event, Reply, UpstreamRefused
+from edgellm.serve.upstream import Event, Events, Reply, UpstreamRefused
 from edgellm.serve.worker import Worker
 
 
@@ -98,10 +98,12 @@ async def answer(
     *,
     guard: bool,
     max_seconds: float | None = None,
+    before_wait: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Answer]:
     """Stream an answer; leaving the block ends its computation.
 
-    Text that comes after a loop was found is left out. `max_seconds` count from here.
+    Text that comes after a loop was found is left out. `max_seconds` count from here. `before_wait` is awaited whenever
+    there is no more to read for now.
 
     Raises:
         UpstreamRefused: the worker refuses the request.
@@ -111,6 +113,8 @@ async def answer(
     request = {**body, "stream": True, "completion_id": ending.name}
     async with contextlib.AsyncExitStack() as stack:
         events = await stack.enter_async_context(worker.upstream.stream(protocol.value, request))
+        if before_wait is not None:
+            events.before_wait = before_wait
         if max_seconds is not None:
             timer = asyncio.create_task(_end_later(worker, ending, max_seconds))
             stack.callback(timer.cancel)
@@ -120,7 +124,7 @@ async def answer(
 
 
 async def _watched(
-    events: AsyncIterator[Event],
+    events: Events,
     worker: Worker,
     protocol: Protocol,
     guard: LoopGuard | None,

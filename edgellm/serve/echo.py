@@ -69,11 +69,11 @@ async def echo(service: Service, model: ServedModel, asked: CompletionRequest, o
         "id": f"cmpl-{secrets.token_urlsafe(18)}", "object": "text_completion", "created": int(time.time()),
         "model": model.name, "usage": _usage(ends), **({"edgellm": ending.as_field()} if ending.reason else {}),
     }  # fmt: skip
-    await out.open("application/json")
-    await out.write(encoded(about)[:-1] + b',"choices":[')
+    out.open("application/json")
+    out.write(encoded(about)[:-1] + b',"choices":[')
     for index, choice in enumerate(choices):
-        await out.write(b"," * (index > 0) + choice)
-    await out.write(b"]}")
+        out.write(b"," * (index > 0) + choice)
+    out.write(b"]}")
     await out.close()
 
 

@@ -66,11 +66,11 @@ async def tell(service: Service, worker: Worker, telling: Telling, body: dict[st
     asked = telling.asked
     n_top = (asked.top_logprobs or 0) if asked.logprobs else None
     merged = Merged(n_top=n_top)
-    async with service.answering(worker, telling.protocol, body, asked.sampling) as answer:
+    async with service.answering(worker, telling.protocol, body, asked.sampling, out) as answer:
         async for event in answer:
             merged.add(event.data)
             if asked.wants_stream and (piece := _next(event.data, telling.piece, n_top)):
-                await _line({**about_answer(asked, worker.model), **piece, "done": False}, out)
+                _line({**about_answer(asked, worker.model), **piece, "done": False}, out)
     service.metrics.timings(worker.model.name, merged.timings)
     (choice,) = merged.as_chat(answer.ending)["choices"]
     message = choice["message"]
@@ -83,15 +83,15 @@ async def tell(service: Service, worker: Worker, telling: Telling, body: dict[st
         await out.json({**about, **piece, **logprobs, **end})
         return
     if calls:
-        await _line({**about, **telling.piece("", "", calls), "done": False}, out)
-    await _line({**about, **telling.piece("", "", []), **end}, out)
+        _line({**about, **telling.piece("", "", calls), "done": False}, out)
+    _line({**about, **telling.piece("", "", []), **end}, out)
     await out.close()
 
 
-async def _line(data: dict[str, Any], out: Output) -> None:
+def _line(data: dict[str, Any], out: Output) -> None:
     if not out.media_type:
-        await out.open(LINES)
-    await out.write(encoded(data) + b"\n")
+        out.open(LINES)
+    out.write(encoded(data) + b"\n")
 
 
 def _next(data: dict[str, Any], piece: Piece, n_top: int | None) -> dict[str, Any]:

@@ -111,7 +111,7 @@ async def _answer(
     whole: Callable[[Merged, Ending], dict[str, Any]],
     out: Output,
 ) -> None:
-    async with service.answering(worker, protocol, body, asked) as answer:
+    async with service.answering(worker, protocol, body, asked, out) as answer:
         if asked.stream:
             await _stream(service, worker, answer, asked, out)
         else:
@@ -136,9 +136,9 @@ async def _stream(service: Service, worker: Worker, answer: Answer, asked: Asked
     events = _Chunks(service, worker, asked, answer.ending, out)
     async for event in answer:
         if not out.media_type:
-            await out.open()
-        await events.add(event)
-    await events.end()
+            out.open()
+        events.add(event)
+    events.end()
     await out.close()
 
 
@@ -153,31 +153,31 @@ class _Chunks:
         self._about: dict[str, Any] = {}
         self._n_chars: Counter[int] = Counter()
 
-    async def add(self, event: Event) -> None:
+    def add(self, event: Event) -> None:
         """The next event of the worker."""
         data = event.data
         if not data.get("choices"):  # the numbers of the choice that has just ended
-            await self._end_choice(data)
+            self._end_choice(data)
             return
         if self._asked.n_top is not None:
             self._write_logprobs(data["choices"][0])
         if data["choices"][0].get("finish_reason"):
             self._finish = data
             if "usage" in data:
-                await self._end_choice(data)
+                self._end_choice(data)
         elif self._asked.n_top is not None:
-            await self._write(data)
+            self._write(data)
         else:
-            await self._out.write(event.raw + b"\n\n")
+            self._out.write(event.raw + b"\n\n")
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """The last lines."""
-        await self._end_choice({})
+        self._end_choice({})
         if self._asked.wants_usage_chunk:
-            await self._write({**self._about, "choices": [], "usage": self._usage.as_field()})
-        await self._out.write(END)
+            self._write({**self._about, "choices": [], "usage": self._usage.as_field()})
+        self._out.write(END)
 
-    async def _end_choice(self, numbers: dict[str, Any]) -> None:
+    def _end_choice(self, numbers: dict[str, Any]) -> None:
         if self._finish is None:
             return
         finish, self._finish = self._finish, None
@@ -188,10 +188,10 @@ class _Chunks:
         about = {"usage": self._usage.as_field(), **({"timings": timings} if timings else {})}
         ours = {"edgellm": self._ending.as_field()} if self._ending.reason else {}
         self._about = {name: finish[name] for name in ("id", "object", "created", "model") if name in finish}
-        await self._write({**finish, **about, **ours})
+        self._write({**finish, **about, **ours})
 
-    async def _write(self, data: dict[str, Any]) -> None:
-        await self._out.write(b"data: " + encoded(data) + b"\n\n")
+    def _write(self, data: dict[str, Any]) -> None:
+        self._out.write(b"data: " + encoded(data) + b"\n\n")
 
     def _write_logprobs(self, choice: dict[str, Any]) -> None:
         entries = (choice.get("logprobs") or {}).get("content")

@@ -71,6 +71,8 @@ def _of_models(status: Status) -> Iterator[str]:
     yield from family("worker_peak_resident_bytes", "gauge", peak, [each.peak_resident_bytes for each in models])
     cpu = "User and system time of the worker."
     yield from family("worker_cpu_seconds_total", "counter", cpu, [each.cpu_seconds for each in models])
+    scoring = "Memory of the process that scores prompts."
+    yield from family("scoring_resident_bytes", "gauge", scoring, [each.scoring_resident_bytes for each in models])
     recent = "tokens per second, median of the last answers."
     yield from family("prefill_tokens_per_second", "gauge", f"Prompt {recent}", [each.prefill_rate for each in models])
     yield from family("decode_tokens_per_second", "gauge", f"Answer {recent}", [each.decode_rate for each in models])

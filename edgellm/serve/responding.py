@@ -32,44 +32,56 @@ log = logging.getLogger("edgellm.serve")
 
 
 class Output:
-    """What is sent back: one JSON document, or the pieces of a stream."""
+    """What is sent back: one JSON document, or a stream, of which what comes together is sent together."""
 
     def __init__(self, send: Send, give_up: Callable[[], None]) -> None:
         self._send = send
         self._give_up = give_up
         self._loop = asyncio.get_running_loop()
+        self._start: dict[str, Any] | None = None
+        self._pieces: list[bytes] = []
         self.media_type = ""
 
     async def json(self, data: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
         """The whole answer."""
-        self.media_type = "application/json"
         body = encoded(data)
-        await self._start(status, {"content-length": str(len(body)), **(headers or {})})
-        await self._write({"type": "http.response.body", "body": body})
+        self.media_type = "application/json"
+        self._start = self._begin(status, {"content-length": str(len(body)), **(headers or {})})
+        self._pieces = [body]
+        await self.close()
 
-    async def open(self, media_type: str = EVENTS) -> None:
+    def open(self, media_type: str = EVENTS) -> None:
         """Begin a stream."""
         self.media_type = media_type
-        await self._start(200, {"cache-control": "no-store", "x-accel-buffering": "no"})
+        self._start = self._begin(200, {"cache-control": "no-store", "x-accel-buffering": "no"})
 
-    async def write(self, data: bytes) -> None:
-        """The next piece; it waits for a client that is slow, but not for ever."""
-        await self._write({"type": "http.response.body", "body": data, "more_body": True})
+    def write(self, data: bytes) -> None:
+        """The next piece; it goes with the next `flush`."""
+        self._pieces.append(data)
+
+    async def flush(self) -> None:
+        """Send what there is; it waits for a client that is slow, but not for ever."""
+        if self._start or self._pieces:
+            await self._write(more=True)
 
     async def close(self) -> None:
-        """The end of the stream."""
-        await self._write({"type": "http.response.body", "body": b""})
+        """The end of the answer."""
+        await self._write(more=False)
 
-    async def _start(self, status: int, headers: dict[str, str]) -> None:
+    def _begin(self, status: int, headers: dict[str, str]) -> dict[str, Any]:
         kind = self.media_type if self.media_type != EVENTS else f"{EVENTS}; charset=utf-8"
         pairs = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-        start = {"type": "http.response.start", "status": status, "headers": [(b"content-type", kind.encode()), *pairs]}
-        await self._send(start)
+        return {"type": "http.response.start", "status": status, "headers": [(b"content-type", kind.encode()), *pairs]}
 
-    async def _write(self, message: dict[str, Any]) -> None:
+    async def _write(self, *, more: bool) -> None:
+        start, self._start = self._start, None
+        body = b"".join(self._pieces)
+        self._pieces.clear()
         timer = self._loop.call_later(WRITE_SECONDS, self._give_up)
         try:
-            await self._send(message)
+            if start:
+                await self._send(start)
+            await self._send({"type": "http.response.body", "body": body, "more_body": more})
         finally:
             timer.cancel()
 
@@ -123,9 +135,9 @@ async def _tell(problem: Problem, output: Output, path: str) -> None:
         return
     if output.media_type == EVENTS:
         name = b"event: error\n" if path.startswith(("/v1/messages", "/v1/responses")) else b""
-        await output.write(name + b"data: " + encoded(told) + b"\n\n")
+        output.write(name + b"data: " + encoded(told) + b"\n\n")
     elif output.media_type == LINES:
-        await output.write(encoded(told) + b"\n")
+        output.write(encoded(told) + b"\n")
     await output.close()
 
 

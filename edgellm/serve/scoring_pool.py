@@ -24,7 +24,7 @@ from edgellm.serve.scoring import Done, Part, ScoreRequest, ScoringWorker
 
 
 @dataclass(slots=True)
-class _State:
+class Scoring:
     """A model's process, how many requests it has, and when it had its last."""
 
     worker: ScoringWorker | None = None
@@ -38,8 +38,12 @@ class ScoringPool:
 
     def __init__(self, pool: Pool, options: ServeOptions, logs: Path, *, n_threads: int) -> None:
         self._pool, self._options, self._logs, self._n_threads = pool, options, logs, n_threads
-        self._states: dict[str, _State] = {}
+        self._states: dict[str, Scoring] = {}
         pool.release = self.release
+
+    def state(self, model: ServedModel) -> Scoring:
+        """A model's state, whether it was ever asked to score or not."""
+        return self._states.get(model.name) or Scoring()
 
     @contextlib.asynccontextmanager
     async def lease(self, model: ServedModel) -> AsyncIterator[ScoringWorker]:
@@ -50,7 +54,7 @@ class ScoringPool:
             EdgellmError: it cannot be started.
         """
         current().model = model.name
-        state = self._states.setdefault(model.name, _State())
+        state = self._states.setdefault(model.name, Scoring())
         if state.in_flight > self._options.max_queue:
             message = f"{state.in_flight} requests to score with {model.name} are waiting already"
             raise Problem(429, message, code="queue-full", retry_after=RETRY_SECONDS)
@@ -101,7 +105,7 @@ class ScoringPool:
         await asyncio.gather(*map(self._end, self._states.values()))
 
     @property
-    def _idle(self) -> list[_State]:
+    def _idle(self) -> list[Scoring]:
         return [state for state in self._states.values() if state.worker is not None and state.in_flight == 0]
 
     async def _start(self, model: ServedModel) -> ScoringWorker:
@@ -114,7 +118,7 @@ class ScoringPool:
         await worker.start()
         return worker
 
-    async def _end(self, state: _State) -> None:
+    async def _end(self, state: Scoring) -> None:
         worker, state.worker = state.worker, None
         if worker is not None:
             await worker.stop()

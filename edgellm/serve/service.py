@@ -24,6 +24,7 @@ from edgellm.serve.options import ServeOptions
 from edgellm.serve.pool import Pool
 from edgellm.serve.problems import TOO_LONG, Problem
 from edgellm.serve.requests import Sampling
+from edgellm.serve.responding import Output
 from edgellm.serve.scoring_pool import ScoringPool
 from edgellm.serve.shortening import shortened
 from edgellm.serve.tool_prelude import forced
@@ -60,10 +61,12 @@ class Service:
         protocol: Protocol,
         body: dict[str, Any],
         asked: Sampling,
+        out: Output,
     ) -> AsyncIterator[Answer]:
         """An answer under way, counted; what the model's recipe recommends is added to what was asked.
 
-        A prompt that is too long is shortened if that was asked for.
+        A prompt that is too long is shortened if that was asked for. What is written to `out` is sent whenever the
+        worker has said no more for now.
         """
         guard = self.options.loop_guard if asked.loop_guard is None else asked.loop_guard
         whole = {"model": worker.model.name, **worker.model.sampling, **body}
@@ -80,7 +83,9 @@ class Service:
         async with AsyncExitStack() as stack:
             while True:
                 try:
-                    asking = answer(worker, protocol, whole, guard=guarded, max_seconds=asked.max_time)
+                    asking = answer(
+                        worker, protocol, whole, guard=guarded, max_seconds=asked.max_time, before_wait=out.flush
+                    )
                     events = await stack.enter_async_context(asking)
                     break
                 except UpstreamRefused as error:

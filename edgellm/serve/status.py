@@ -24,7 +24,6 @@ from edgellm.serve.catalog import ServedModel
 from edgellm.serve.metrics import usual
 from edgellm.serve.pool import Loaded
 from edgellm.serve.service import Service, service_of
-from edgellm.serve.worker import Worker
 
 LOADED, LOADING, RESTARTING, NOT_LOADED = "loaded", "loading", "restarting", "not loaded"
 
@@ -34,7 +33,8 @@ class ModelStatus:
     """A model: sizes are bytes, rates tokens per second and medians of the last answers; None is not known.
 
     `needed_bytes` is what it takes by the estimate, at `n_ctx` tokens for each of `n_slots` requests. Of `in_flight`
-    requests `waiting` have no slot yet. `idle_seconds` is None unless it is loaded and has nothing to do.
+    requests `waiting` have no slot yet. `idle_seconds` is None unless it is loaded and has nothing to do. What begins with
+    `scoring` is of the process that computes log-probabilities of prompts, beside the worker or without one.
     """
 
     name: str
@@ -54,6 +54,9 @@ class ModelStatus:
     in_flight: int
     waiting: int
     idle_seconds: float | None
+    scoring_pid: int | None
+    scoring_resident_bytes: int | None
+    scoring_in_flight: int
     requests: int
     prompt_tokens: int
     cached_tokens: int
@@ -115,7 +118,10 @@ def _model(service: Service, model: ServedModel, n_requests: int) -> ModelStatus
     state, figures = service.pool.state(model), service.metrics.models[model.name]
     worker = state.worker
     plan = worker.plan if worker else service.pool.wanted(model)
-    used = _used(worker) if worker else None
+    used = _used(worker.pid) if worker else None
+    scoring = service.scoring.state(model)
+    scorer = scoring.worker.pid if scoring.worker else None
+    scorer_used = _used(scorer) if scorer else None
     return ModelStatus(
         name=model.name,
         kind=model.kind.value,
@@ -134,6 +140,9 @@ def _model(service: Service, model: ServedModel, n_requests: int) -> ModelStatus
         in_flight=state.in_flight,
         waiting=max(0, state.in_flight - plan.n_slots),
         idle_seconds=service.pool.idle_seconds(state),
+        scoring_pid=scorer,
+        scoring_resident_bytes=scorer_used.resident_bytes if scorer_used else None,
+        scoring_in_flight=scoring.in_flight,
         requests=n_requests,
         prompt_tokens=figures.prompt_tokens,
         cached_tokens=figures.cached_tokens,
@@ -145,9 +154,9 @@ def _model(service: Service, model: ServedModel, n_requests: int) -> ModelStatus
     )
 
 
-def _used(worker: Worker) -> Usage | None:
+def _used(pid: int) -> Usage | None:
     try:
-        return usage(worker.pid)
+        return usage(pid)
     except ProcessLookupError:  # it has just ended
         return None
 

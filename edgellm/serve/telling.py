@@ -52,24 +52,24 @@ async def tell(
         "stream_options": {"include_usage": True},
         "return_progress": asked.stream,
     }
-    async with service.answering(worker, answers.Protocol.CHAT, body, asked) as answer:
+    async with service.answering(worker, answers.Protocol.CHAT, body, asked, out) as answer:
         async for event in answer:
             changes = list(blocks.feed(event.data))
             if told is None:
                 continue
             if not out.media_type:
-                await out.open()
-                await told.write(teller.begin())
+                out.open()
+                told.write(teller.begin())
             for change in changes:
-                await told.write(teller.change(change))
+                told.write(teller.change(change))
         service.metrics.timings(worker.model.name, blocks.timings)
         if told is None:
             blocks.trim(answer.ending.kept if answer.ending.loop else None)
             await out.json(teller.whole(answer.ending))
             return
         for change in blocks.finish():
-            await told.write(teller.change(change))
-        await told.write(teller.end(answer.ending))
+            told.write(teller.change(change))
+        told.write(teller.end(answer.ending))
         await out.close()
 
 
@@ -89,6 +89,6 @@ class _Events:
     def __init__(self, out: Output) -> None:
         self._out = out
 
-    async def write(self, events: Iterable[dict[str, Any]]) -> None:
+    def write(self, events: Iterable[dict[str, Any]]) -> None:
         for event in events:
-            await self._out.write(b"event: " + event["type"].encode() + b"\ndata: " + encoded(event) + b"\n\n")
+            self._out.write(b"event: " + event["type"].encode() + b"\ndata: " + encoded(event) + b"\n\n")

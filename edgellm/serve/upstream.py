@@ -5,18 +5,21 @@ async with upstream.stream("/v1/chat/completions", body) as events:
     async for event in events: event.data["choices"]
 
 Leaving a stream early closes its connection, by which the worker knows that nobody wants the rest.
+
+What has come is handed on before more is waited for, so that tokens that came together are sent together.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from pydantic_core import from_json
 
 from edgellm.errors import EngineError
 from edgellm.serve.encoding import encoded
@@ -105,14 +108,14 @@ class Upstream:
                 return _checked(response.status, await response.read())
 
     @contextlib.asynccontextmanager
-    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[Event]]:
+    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Events]:
         """The events of a POST; raises as `post` does."""
         with _failures():
             response = await self._open().post(path, data=encoded(body), headers=JSON)
             try:
                 if response.status != 200:
                     _checked(response.status, await response.read())
-                yield _events(response.content)
+                yield Events(response.content)
             finally:
                 response.close()
 
@@ -130,17 +133,33 @@ def _checked(status: int, data: bytes) -> Any:
     return decoded
 
 
-async def _events(content: aiohttp.StreamReader) -> AsyncIterator[Event]:
-    pending = b""
-    with _failures():
-        async for chunk in content.iter_any():
-            pending += chunk
-            *blocks, pending = pending.split(b"\n\n")
-            for block in blocks:
-                if event := _event(block):
-                    yield event
-            if len(pending) > MOST_EVENT:
-                raise EngineError("the worker's answer has no end")
+async def _nothing() -> None:
+    pass
+
+
+class Events:
+    """The events of a stream; `before_wait` is awaited whenever those that have come are used up."""
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self.before_wait: Callable[[], Awaitable[None]] = _nothing
+        self._content = content
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        """Yield each event.
+
+        Raises:
+            EngineError: the worker ended before the stream did.
+        """
+        pending = b""
+        with _failures():
+            async for chunk in self._content.iter_any():
+                *blocks, pending = (pending + chunk).split(b"\n\n")
+                for block in blocks:
+                    if event := _event(block):
+                        yield event
+                if len(pending) > MOST_EVENT:
+                    raise EngineError("the worker's answer has no end")
+                await self.before_wait()
 
 
 def _event(block: bytes) -> Event | None:
@@ -152,7 +171,7 @@ def _event(block: bytes) -> Event | None:
             name = line[6:].strip().decode()
     if not data or data == DONE:  # a comment that keeps the connection alive, or the end
         return None
-    decoded = json.loads(data)
+    decoded = from_json(data)
     return None if decoded is None else Event(name, decoded, block)  # several prompts begin with null
 
 

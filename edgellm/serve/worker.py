@@ -31,6 +31,8 @@ GRACE_SECONDS = 5.0
 LAST_WORDS = 6
 SOCKET = "worker.sock"
 CONTROL = "/v1/chat/completions/control"
+# Thirty times a second is as smooth as the eye sees. A model that is slower than that is not held up at all.
+BEAT_MS = 30
 
 
 class Worker:
@@ -61,7 +63,7 @@ class Worker:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-I", launch.__file__, str(os.getpid()), *command,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-                env={name: value for name, value in os.environ.items() if not name.startswith("LLAMA_ARG_")},
+                env=_environment(),
             )  # fmt: skip
         except OSError as error:
             shutil.rmtree(directory, ignore_errors=True)
@@ -152,6 +154,12 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
         return error.partial
     except asyncio.LimitOverrunError as error:
         return await stream.readexactly(error.consumed)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, but for what would be options to the worker."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_ARG_")}
+    return {"EDGELLM_STREAM_BEAT_MS": str(BEAT_MS), **ours}
 
 
 def _arguments(model: ServedModel, plan: RunPlan, directory: Path) -> list[str]:

@@ -1,15 +1,21 @@
-"""What the front costs: requests and streams through it and past it, to the same worker, in turns.
+"""What the front costs: requests and streams through it and past it, in turns.
 
     python -m tests.serve.front_cost            (a few minutes; nothing else should run)
 
-It starts a server with the embedded model, finds its worker's socket, and measures both ways round by round: the time
-of a short request, and the tokens per second of one stream and of eight.
+It starts a server with the embedded model and, beside it, llama-server alone with the options of the server's worker:
+one that hands on each token when it comes, as llama-server does by itself. Round by round it measures the time of a
+short request, and the tokens per second of one stream and of eight.
 """
 
 import asyncio
+import contextlib
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -17,7 +23,7 @@ import psutil
 
 from tests.serve.server import Server
 
-ROUNDS, N_REQUESTS, N_TOKENS = 5, 40, 160
+ROUNDS, N_REQUESTS, N_TOKENS = 7, 40, 320
 
 
 async def request_seconds(session: aiohttp.ClientSession) -> float:
@@ -56,12 +62,12 @@ async def measure(url: str, socket: Path) -> None:
     direct = aiohttp.UnixConnector(str(socket), limit=0, force_close=True)
     async with (
         aiohttp.ClientSession(url, timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as front,
-        aiohttp.ClientSession("http://worker", timeout=timeout, connector=direct) as worker,
+        aiohttp.ClientSession("http://worker", timeout=timeout, connector=direct) as alone,
     ):
-        requests: dict[str, list[float]] = {"front": [], "worker": []}
+        requests: dict[str, list[float]] = {"front": [], "alone": []}
         rates: dict[tuple[str, int], list[float]] = {}
         for turn in range(ROUNDS + 1):
-            ways = [("front", front), ("worker", worker)]
+            ways = [("front", front), ("alone", alone)]
             for name, session in ways if turn % 2 else reversed(ways):
                 seconds = await request_seconds(session)
                 measured = {n: await stream_rate(session, n) for n in (1, 8)}
@@ -69,15 +75,31 @@ async def measure(url: str, socket: Path) -> None:
                     requests[name].append(seconds)
                     for n, rate in measured.items():
                         rates.setdefault((name, n), []).append(rate)
-    cost = [a - b for a, b in zip(requests["front"], requests["worker"], strict=True)]
+    cost = [a - b for a, b in zip(requests["front"], requests["alone"], strict=True)]
     sys.stdout.write(f"a request: {1000 * statistics.median(cost):.2f} ms more through the front\n")
     for n in (1, 8):
-        ratios = [a / b for a, b in zip(rates["front", n], rates["worker", n], strict=True)]
+        ratios = [a / b for a, b in zip(rates["front", n], rates["alone", n], strict=True)]
         sys.stdout.write(
             f"{n} stream{'s' * (n > 1)}: {statistics.median(rates['front', n]):.1f} tok/s through the front, "
-            f"{statistics.median(rates['worker', n]):.1f} past it: {statistics.median(ratios):.3f}, "
+            f"{statistics.median(rates['alone', n]):.1f} past it: {statistics.median(ratios):.3f}, "
             f"{min(ratios):.3f} to {max(ratios):.3f}\n"
         )
+
+
+@contextlib.contextmanager
+def llama_server(command: list[str]) -> Iterator[Path]:
+    """llama-server alone, with these options but a socket of its own."""
+    socket = Path(tempfile.mkdtemp()) / "alone.sock"
+    command = [str(socket) if each.endswith(".sock") else each for each in command]
+    ours = {name: value for name, value in os.environ.items() if name != "EDGELLM_STREAM_BEAT_MS"}
+    with subprocess.Popen(command, env=ours, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            while not socket.exists() and process.poll() is None:
+                time.sleep(0.1)
+            time.sleep(3)  # it listens before the model is loaded
+            yield socket
+        finally:
+            process.kill()
 
 
 def main() -> None:
@@ -85,9 +107,8 @@ def main() -> None:
     with Server.start("smollm2", "--slots", "8") as server:
         server.post("/v1/completions", {"prompt": "a", "max_tokens": 1})
         (worker,) = server.workers()
-        sockets = {Path(each.laddr) for each in psutil.Process(worker).net_connections("unix") if each.laddr}
-        (socket,) = [each for each in sockets if each.name == "worker.sock"]
-        asyncio.run(measure(server.url, socket))
+        with llama_server(psutil.Process(worker).cmdline()) as socket:
+            asyncio.run(measure(server.url, socket))
 
 
 if __name__ == "__main__":

@@ -3,18 +3,22 @@
 import re
 from pathlib import Path
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from edgellm.commands import ps
 from edgellm.serve.answers import Ending
 from edgellm.serve.current import Handled
 from edgellm.serve.metrics import Metrics
 from edgellm.serve.prometheus import text
 from edgellm.serve.status import Status
+from edgellm.ui.units import size
 from tests.serve.server import Server
 
 REFERENCE = Path(__file__).parent.parent.parent / "docs" / "reference.md"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+SMOLLM2 = frozenset({("model", "smollm2")})
 EMPTY = Status("1.0", 1, 0.0, 60.0, 5, 6, 7, 8, 0, 0, 2, ())
 
 
@@ -86,11 +90,24 @@ def test_a_server_counts_what_it_does(server: Server) -> None:
     assert grown("prompt_tokens_total", model="bert") > 0
     assert grown("loops_stopped_total", model="smollm2") == 1
     assert grown("time_to_first_token_seconds_count", model="smollm2") == 1
-    loaded = frozenset({("model", "smollm2")})
-    assert after["edgellm_model_loaded", loaded] == 1 and after["edgellm_slots", loaded] == 2
-    assert after["edgellm_worker_resident_bytes", loaded] > 90_000_000
+    assert after["edgellm_model_loaded", SMOLLM2] == 1 and after["edgellm_slots", SMOLLM2] == 2
+    assert after["edgellm_worker_resident_bytes", SMOLLM2] > 90_000_000
     assert after["edgellm_worker_restarts_total", frozenset()] == 0
-    assert after["edgellm_requests_in_flight", loaded] == 0
+    assert after["edgellm_requests_in_flight", SMOLLM2] == 0
     # Every family is documented, and nothing else is.
     families = set(re.findall(r"^# TYPE (\S+)", reply.body.decode(), re.MULTILINE))
     assert families == set(re.findall(r"^\| `(edgellm_\w+)", REFERENCE.read_text(), re.MULTILINE))
+
+
+@pytest.mark.engine
+@pytest.mark.model
+def test_the_process_that_scores_is_told_of_too(server: Server) -> None:
+    asked = {"model": "smollm2", "prompt": "The sky is blue", "echo": True, "logprobs": 1, "max_tokens": 0}
+    assert server.post("/v1/completions", asked).status == 200
+    (model,) = [each for each in server.get("/status.json").json()["models"] if each["name"] == "smollm2"]
+    assert model["scoring_resident_bytes"] > 90_000_000 and model["scoring_in_flight"] == 0
+    assert psutil.Process(model["scoring_pid"]).is_running() and model["scoring_pid"] != model["pid"]
+    memory = samples(server.get("/metrics").body.decode())["edgellm_scoring_resident_bytes", SMOLLM2]
+    assert memory == pytest.approx(model["scoring_resident_bytes"], rel=0.1)
+    row = model | {"resident_bytes": None, "state": "not loaded", "idle_seconds": None, "in_flight": 0}
+    assert ps.described(row)[1] == "scoring, idle" and ps.described(row)[3] == size(model["scoring_resident_bytes"])
