@@ -77,6 +77,7 @@ def _is_there(model: dict[str, Any]) -> bool:
 
 
 def described(model: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of a model's line, but for the server's; memory is that of its worker and of its scoring process."""
     from edgellm.ui.units import duration, rate, size
 
     state = str(model["state"])

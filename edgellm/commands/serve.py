@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ from edgellm.commands.workspace import Workspace, workspace
 from edgellm.ui import options
 
 if TYPE_CHECKING:
+    from edgellm.engine.installed import InstalledEngine
     from edgellm.serve.catalog import ServedModel
     from edgellm.serve.current import Handled
     from edgellm.serve.service import Service
@@ -110,7 +110,7 @@ def serve(
     if not asked.is_local and not asked.api_keys and not no_auth:
         why = "whoever reaches the port could use it, and any web page could"
         raise UsageError(f"--host {host} needs a key", why=why, hint="--api-key KEY, or --no-auth if that is meant")
-    program = _llama_server(here)
+    engine = _engine(here)
     catalog = Catalog(_served(here, models or [], quiet=quiet or as_json))
 
     def ready(service: Service) -> None:
@@ -119,7 +119,7 @@ def serve(
         elif not quiet:
             _greet(service)
 
-    run(asked, catalog, program, here.settings, on_ready=ready, on_request=_tell if verbose else None)
+    run(asked, catalog, engine, here.settings, on_ready=ready, on_request=_tell if verbose else None)
 
 
 def _greet(service: Service) -> None:
@@ -159,15 +159,16 @@ def _tell(request: Handled) -> None:
     sys.stderr.flush()
 
 
-def _llama_server(here: Workspace) -> Path:
+def _engine(here: Workspace) -> InstalledEngine:
     from edgellm.engine.installed import require
     from edgellm.errors import EngineMissing
+    from edgellm.serve.server import PROGRAM
 
-    program = require(here.settings, here.stack).programs / "llama-server"
-    if not program.exists():
+    engine = require(here.settings, here.stack)
+    if not (engine.programs / PROGRAM).exists():
         why = "it is compiled on demand, in three to six minutes"
         raise EngineMissing("llama-server is not built", why=why, hint="edgellm engine build --tools")
-    return program
+    return engine
 
 
 def _served(here: Workspace, names: list[str], *, quiet: bool) -> list[ServedModel]:

@@ -33,6 +33,12 @@ STEP_SECONDS = 5
 SPARE_BYTES = 1 << 30
 
 
+class GrammarTooComplex(UsageError):
+    """A step through a grammar takes too long, or too much memory."""
+
+    code = "grammar-too-complex"
+
+
 class GrammarWatch:
     """The process of one model's grammars, started when the first one is opened."""
 
@@ -49,7 +55,8 @@ class GrammarWatch:
         """A grammar at its beginning.
 
         Raises:
-            UsageError: it is wrong, or takes too long.
+            UsageError: it is wrong.
+            GrammarTooComplex: it takes too long.
         """
         grammar = WatchedGrammar(self, next(self._numbers), text)
         self._open[grammar.number] = grammar
@@ -146,7 +153,7 @@ class GrammarWatch:
 class WatchedGrammar:
     """A grammar in that process; see `llama_grammar.Grammar`.
 
-    Every step raises UsageError where it takes too long.
+    Every step raises GrammarTooComplex where it takes too long.
     """
 
     def __init__(self, watch: GrammarWatch, number: int, text: str) -> None:
@@ -172,8 +179,8 @@ class WatchedGrammar:
         self._watch.forget(self)
 
 
-def _too_complex() -> UsageError:
-    return UsageError(
+def _too_complex() -> GrammarTooComplex:
+    return GrammarTooComplex(
         "the grammar is too complex for the engine",
         why=f"a step through it takes more than {STEP_SECONDS} s or {SPARE_BYTES >> 30} GiB",
         hint="fewer parts in a row that are optional or repeated, and fewer ways to write the same",

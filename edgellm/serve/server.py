@@ -1,6 +1,6 @@
 """A whole server: from options and models to requests answered, until it is told to stop.
 
-serve(options, catalog, program, settings, on_ready=...)
+serve(options, catalog, engine, settings, on_ready=...)
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
+from edgellm.engine.installed import InstalledEngine
 from edgellm.machine.cpu import usable_cores
 from edgellm.models.memory import RunPlan
 from edgellm.serve import http_server
@@ -24,8 +24,11 @@ from edgellm.serve.pool import Pool
 from edgellm.serve.running import Record
 from edgellm.serve.scoring_pool import ScoringPool
 from edgellm.serve.service import Service
+from edgellm.serve.structures import Structures
 from edgellm.serve.worker import Worker
 from edgellm.settings import Settings
+
+PROGRAM = "llama-server"
 
 log = logging.getLogger("edgellm.serve")
 
@@ -33,20 +36,22 @@ log = logging.getLogger("edgellm.serve")
 def serve(
     options: ServeOptions,
     catalog: Catalog,
-    program: Path,
+    engine: InstalledEngine,
     settings: Settings,
     *,
     on_ready: Callable[[Service], None],
     on_request: Callable[[Handled], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C. `program` is llama-server; `settings` tell where logs and the record go.
+    """Serve until SIGTERM or Ctrl-C. `engine` has llama-server; `settings` tell where logs and the record go.
 
     Raises:
         UsageError: the address cannot be listened on.
     """
 
     async def start(model: ServedModel, plan: RunPlan) -> Worker:
-        worker = await Worker.start(program, model, plan, log=settings.logs / f"{model.file_name}.log")
+        worker = await Worker.start(
+            engine.programs / PROGRAM, model, plan, log=settings.logs / f"{model.file_name}.log"
+        )
         await asyncio.to_thread(record.add_worker, worker.pid)
         return worker
 
@@ -59,7 +64,7 @@ def serve(
     n_threads = options.n_threads or usable_cores()
     pool = Pool(catalog, options, start, n_threads=n_threads)
     scoring = ScoringPool(pool, options, settings.logs, n_threads=n_threads)
-    service = Service(options, pool, scoring, Metrics())
+    service = Service(options, pool, scoring, Structures(engine), Metrics())
 
     @contextlib.asynccontextmanager
     async def living() -> AsyncIterator[None]:

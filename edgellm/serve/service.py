@@ -27,6 +27,7 @@ from edgellm.serve.requests import Sampling
 from edgellm.serve.responding import Output
 from edgellm.serve.scoring_pool import ScoringPool
 from edgellm.serve.shortening import shortened
+from edgellm.serve.structures import Structures
 from edgellm.serve.tool_prelude import forced
 from edgellm.serve.upstream import UpstreamRefused
 from edgellm.serve.worker import Worker
@@ -42,6 +43,7 @@ class Service:
     options: ServeOptions
     pool: Pool
     scoring: ScoringPool
+    structures: Structures
     metrics: Metrics
     started: float = field(default_factory=time.time)
 
@@ -74,6 +76,7 @@ class Service:
             n_ctx = worker.plan.n_ctx
             whole[window] = min(whole[window], n_ctx) if whole[window] >= 0 else n_ctx
         _check(whole, worker.model)
+        await self.structures.check(worker.model, whole)
         if worker.model.has_prelude:
             whole = forced(whole)
         whole = _continued(whole)

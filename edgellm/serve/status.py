@@ -33,8 +33,8 @@ class ModelStatus:
     """A model: sizes are bytes, rates tokens per second and medians of the last answers; None is not known.
 
     `needed_bytes` is what it takes by the estimate, at `n_ctx` tokens for each of `n_slots` requests. Of `in_flight`
-    requests `waiting` have no slot yet. `idle_seconds` is None unless it is loaded and has nothing to do. What begins with
-    `scoring` is of the process that computes log-probabilities of prompts, beside the worker or without one.
+    requests `waiting` have no slot yet. `idle_seconds` is None unless it is loaded and has nothing to do. `scoring_...`
+    is of the process that computes log-probabilities of prompts, beside the worker or without one.
     """
 
     name: str

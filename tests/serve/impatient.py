@@ -2,8 +2,9 @@
 
 import sys
 
-from edgellm.commands.serve import _llama_server, _served
+from edgellm.commands.serve import _served
 from edgellm.commands.workspace import workspace
+from edgellm.engine.installed import require
 from edgellm.serve.catalog import Catalog
 from edgellm.serve.options import ServeOptions
 from edgellm.serve.server import serve
@@ -19,7 +20,7 @@ if __name__ == "__main__":
     serve(
         options,
         catalog,
-        _llama_server(here),
+        require(here.settings, here.stack),
         here.settings,
         on_ready=lambda _: note(options.url),
     )

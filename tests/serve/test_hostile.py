@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -294,10 +296,40 @@ def test_a_worker_that_dies_ends_a_message_with_an_error(hostile: Server) -> Non
     assert reply.events()[-1]["type"] == "error" and reply.events()[-1]["error"]["type"] == "overloaded_error"
 
 
-def test_a_grammar_that_never_ends_ends_its_worker(hostile: Server) -> None:
-    """Three hundred optional letters: the worker needs half a minute and more for each token of it."""
-    letters = " ".join(f'"{letter}"?' for letter in "abcdefghijklmnopqrstuvwxyz" * 12)
-    body = {"prompt": "a", "max_tokens": 8, "grammar": f"root ::= {letters}"}
+LETTERS = " ".join(f'"{letter}"?' for letter in "abcdefghijklmnopqrstuvwxyz" * 12)
+
+
+def form(pattern: str) -> dict[str, Any]:
+    """What a request says whose answer has one value, of that pattern."""
+    code = {"type": "string", "pattern": pattern}
+    schema = {"type": "object", "properties": {"code": code}, "required": ["code"]}
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}}
+
+
+CHAT = {"messages": [{"role": "user", "content": "Which code?"}], "temperature": 0, "max_tokens": 40}
+
+
+@pytest.mark.parametrize("asked", [{"grammar": f"root ::= {LETTERS}"}, form(f"^{'[a-z]?' * 300}$")])
+def test_a_grammar_that_never_ends_does_not_reach_the_worker(hostile: Server, asked: dict[str, Any]) -> None:
+    workers = hostile.workers()
+    for _ in range(2):  # it is not taken for one that is known to be fine
+        reply = hostile.post("/v1/chat/completions", {**CHAT, **asked}, headers=authorized())
+        assert reply.status == 400 and "too complex" in reply.json()["error"]["message"], reply
+    assert hostile.post("/v1/completions", {"prompt": "a", "max_tokens": 2}, headers=authorized()).status == 200
+    assert not workers or hostile.workers() == workers
+
+
+def test_a_pattern_that_is_fine(hostile: Server) -> None:
+    for _ in range(2):
+        reply = hostile.post("/v1/chat/completions", {**CHAT, **form("^[A-Z]{2}-[0-9]{3}$")}, headers=authorized())
+        assert reply.status == 200, reply
+        code = json.loads(reply.json()["choices"][0]["message"]["content"])["code"]
+        assert re.fullmatch("[A-Z]{2}-[0-9]{3}", code)
+
+
+def test_a_grammar_that_ends_late_ends_its_worker(hostile: Server) -> None:
+    """Three hundred optional letters behind ordinary text: the worker needs half a minute for each token of them."""
+    body = {"prompt": "a", "max_tokens": 30, "grammar": f'root ::= "It begins like any other answer: " {LETTERS}'}
     reply = hostile.post("/v1/completions", body, headers=authorized())
     assert reply.status == 503 and reply.headers["Retry-After"], reply
     for _ in range(100):
