@@ -19,8 +19,10 @@ from typing import Any
 from edgellm.engine.grammar import is_harmless, schema_to_gbnf
 from edgellm.engine.grammar_watch import GrammarTooComplex, GrammarWatch
 from edgellm.engine.installed import InstalledEngine
+from edgellm.engine.patterns import check_limits, with_rewritten_patterns
 from edgellm.errors import UsageError
 from edgellm.serve.catalog import ServedModel
+from edgellm.serve.problems import Problem
 
 # Tokens that a grammar is followed: the first opens a string, in which a pattern begins.
 N_STEPS = 4
@@ -72,6 +74,29 @@ class Structures:
             pass
         finally:
             watch.close()
+
+
+def honoured(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A request whose patterns the worker understands; it takes others for no pattern at all.
+
+    Those of tools stay as they are: the model reads them too.
+
+    Raises:
+        Problem: one cannot be honoured, or nothing can match it.
+    """
+    whole, field = dict(body), ""
+    try:
+        for field in ("json_schema", "response_format"):
+            if body.get(field):
+                whole[field] = with_rewritten_patterns(body[field])
+        field = "tools"
+        check_limits(body.get(field))
+    except RecursionError:
+        raise Problem(400, f"{field}: it is nested too deeply", code="bad-field", field=field) from None
+    except UsageError as error:
+        message = f"{field}: {error.what}{f', {error.why}' if error.why else ''}"
+        raise Problem(400, message, code="bad-field", field=field) from None
+    return whole
 
 
 def _parts(body: Mapping[str, Any]) -> Iterator[Any]:

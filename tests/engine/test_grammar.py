@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from jsonschema import validate
 
 from edgellm.engine.base import Sampling
 from edgellm.engine.grammar import is_harmless, schema_to_gbnf
@@ -212,3 +213,14 @@ def test_a_schema_nested_too_deep(engine: InstalledEngine) -> None:
         schema = {"type": "array", "items": schema}
     with pytest.raises(UsageError, match="grammar"):
         schema_to_gbnf(schema, engine.bindings)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    "pattern", [r"^\d{4}-\d{2}$", r"^(yes|no)$", r"^[A-Z]{2}\.$", r'^"\w{3}"$', "^a|b$", "^x?y{2,3}$"]
+)
+def test_answers_follow_patterns(smol: LlamaModel, engine: InstalledEngine, pattern: str) -> None:
+    schema = {"type": "string", "pattern": pattern, "maxLength": 40}
+    text = answer(smol, schema_to_gbnf(schema, engine.bindings))
+    if text.endswith('"') and len(text) > 1:  # otherwise it was cut off
+        validate(json.loads(text), {"type": "string", "pattern": pattern})

@@ -319,12 +319,44 @@ def test_a_grammar_that_never_ends_does_not_reach_the_worker(hostile: Server, as
     assert not workers or hostile.workers() == workers
 
 
-def test_a_pattern_that_is_fine(hostile: Server) -> None:
+def tool(pattern: str) -> dict[str, Any]:
+    """What a request says that has one tool, whose argument is of that pattern."""
+    parameters = {"type": "object", "properties": {"code": {"type": "string", "pattern": pattern}}}
+    return {"tools": [{"type": "function", "function": {"name": "open", "parameters": parameters}}]}
+
+
+def test_patterns_are_honoured(hostile: Server) -> None:
     for _ in range(2):
-        reply = hostile.post("/v1/chat/completions", {**CHAT, **form("^[A-Z]{2}-[0-9]{3}$")}, headers=authorized())
+        reply = hostile.post("/v1/chat/completions", {**CHAT, **form(r"^\w{2}-\d{3}$")}, headers=authorized())
         assert reply.status == 200, reply
         code = json.loads(reply.json()["choices"][0]["message"]["content"])["code"]
-        assert re.fullmatch("[A-Z]{2}-[0-9]{3}", code)
+        assert re.fullmatch(r"\w{2}-\d{3}", code)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (form("^a{3,1}$"), ["response_format", "3 to 1"]),
+        (form("^(?=a)b$"), ["response_format", "ahead"]),
+        (tool("^[z-a]$"), ["tools", "range"]),
+        ({"grammar": 'root ::= "a"{3,1}'}, ["grammar"]),
+        ({"grammar": "root ::= " + "(" * 5000}, ["grammar"]),
+    ],
+)
+def test_what_nothing_matches_does_not_reach_the_worker(
+    hostile: Server, asked: dict[str, Any], words: list[str]
+) -> None:
+    workers = hostile.workers()
+    reply = hostile.post("/v1/chat/completions", {**CHAT, **asked}, headers=authorized())
+    assert reply.status == 400, reply
+    assert all(word in reply.json()["error"]["message"] for word in words), reply
+    assert hostile.post("/v1/completions", {"prompt": "a", "max_tokens": 2}, headers=authorized()).status == 200
+    assert not workers or hostile.workers() == workers
+
+
+def test_a_tool_whose_pattern_no_grammar_says_can_be_used(hostile: Server) -> None:
+    reply = hostile.post("/v1/chat/completions", {**CHAT, **tool("^(?!a)b$")}, headers=authorized())
+    assert reply.status == 200, reply
 
 
 def test_a_grammar_that_ends_late_ends_its_worker(hostile: Server) -> None:
