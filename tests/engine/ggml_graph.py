@@ -16,6 +16,7 @@ from edgellm.engine.installed import library_path
 
 F32, F16 = 0, 1
 Floats = npt.NDArray[np.float32]
+Halfs = npt.NDArray[np.float16]
 
 SIGNATURES = {
     "ggml_free": (None, [c_void_p]),
@@ -25,6 +26,7 @@ SIGNATURES = {
     "ggml_view_2d": (c_void_p, [c_void_p, c_void_p, c_int64, c_int64, c_size_t, c_size_t]),
     "ggml_mul_mat": (c_void_p, [c_void_p, c_void_p, c_void_p]),
     "ggml_mul_mat_id": (c_void_p, [c_void_p, c_void_p, c_void_p, c_void_p]),
+    "ggml_flash_attn_ext": (c_void_p, [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_float, c_float]),
     "ggml_get_rows": (c_void_p, [c_void_p, c_void_p, c_void_p]),
     "ggml_cast": (c_void_p, [c_void_p, c_void_p, c_int]),
     "ggml_dup": (c_void_p, [c_void_p, c_void_p]),
@@ -125,6 +127,25 @@ class Ggml:
             weights = self.ggml_view_2d(context, weights, ne[0], n_rows, stride, start * stride)
         result = self.ggml_mul_mat(context, weights, activations)
         y = self._compute(context, result, (len(x), n_rows), n_threads)
+        self.ggml_free(context)
+        return y
+
+    def attention(
+        self, q: Floats, k: Halfs, v: Halfs, mask: Halfs | None, *, max_bias: float = 0, n_threads: int = 2
+    ) -> Floats:
+        """Attention of q [heads, tokens, size] over k and v [heads of keys, keys, size], mask [tokens, keys]."""
+        context = self.context(4 * (q.nbytes + k.nbytes + v.nbytes) + (1 << 24))
+
+        def tensor(values: npt.NDArray[np.generic], type_id: int) -> c_void_p:
+            made = self.ggml_new_tensor_3d(context, type_id, *values.shape[::-1])
+            ctypes.memmove(self.ggml_get_data(made), np.ascontiguousarray(values).tobytes(), values.nbytes)
+            return c_void_p(made)
+
+        heads, tokens, size = q.shape
+        masks = None if mask is None else tensor(mask[None], F16)
+        values = tensor(q, F32), tensor(k, F16), tensor(v, F16), masks
+        result = self.ggml_flash_attn_ext(context, *values, size**-0.5, max_bias, 0.0)
+        y = self._compute(context, result, (tokens, heads * size), n_threads)
         self.ggml_free(context)
         return y
 
