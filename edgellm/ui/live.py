@@ -40,6 +40,7 @@ class AnswerView:
         self._meter = meter
         self._live = live and is_terminal(sys.stdout)
         self._drawn = 0.0
+        self._told: type[Event] | None = None
         self._status = ""
         self._status_shown = False
         self._column = 0
@@ -74,9 +75,11 @@ class AnswerView:
     def _below(self, event: Event, width: int) -> str:
         """What draws the status line in the row below."""
         now = time.monotonic()
-        if now - self._drawn >= REFRESH_SECONDS or not self._status:
+        kind = type(event)
+        # What is done now is told at once: a short answer takes no longer than a refresh.
+        if now - self._drawn >= REFRESH_SECONDS or kind is not self._told:
             self._status = self._status_text(event)
-            self._drawn = now
+            self._drawn, self._told = now, kind
         if self._column >= width:
             return ""
         self._status_shown = True
