@@ -24,6 +24,8 @@ MAX_DEPTH = 50
 MAX_CHARACTERS = 4096
 # What a schema holds that is data, and no schema.
 DATA = frozenset({"const", "enum", "default", "examples"})
+# What holds schemas by names, which are no keywords.
+NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 
 Ranges = tuple[tuple[int, int], ...]
 LAST = 0x10FFFF
@@ -80,10 +82,14 @@ def _walk(schema: Any, *, refuse: bool) -> Any:
         low, high = schema.get(least), schema.get(most)
         if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
             raise PatternInvalid(f"no value has {least} {low} and {most} {high}")
-    return {key: value if key in DATA else _entry(key, value, refuse=refuse) for key, value in schema.items()}
+    return {key: _entry(key, value, refuse=refuse) for key, value in schema.items()}
 
 
 def _entry(key: str, value: Any, *, refuse: bool) -> Any:
+    if key in DATA:
+        return value
+    if key in NAMED and isinstance(value, dict):
+        return {name: _walk(each, refuse=refuse) for name, each in value.items()}
     if key != "pattern" or not isinstance(value, str):
         return _walk(value, refuse=refuse)
     try:

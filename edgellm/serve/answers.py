@@ -1,6 +1,6 @@
 """An answer as the worker streams it, with what edgellm adds: the loop guard, limits, and an end that can be told.
 
-async with answer(worker, Protocol.CHAT, body, guard=True) as events:
+async with answer(worker, Protocol.CHAT, body, guard=True, before_wait=out.flush) as events:
     async for event in events: ...
 events.loop, events.stopped
 
@@ -13,14 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 from edgellm.errors import EngineError
 from edgellm.run.loops import Loop, LoopGuard
-from edgellm.serve.upstream import Event, Events, Reply, UpstreamRefused
+from edgellm.serve.upstream import BeforeWait, Event, Reply, UpstreamRefused
 from edgellm.serve.worker import Worker
 
 
@@ -97,8 +97,8 @@ async def answer(
     body: dict[str, Any],
     *,
     guard: bool,
+    before_wait: BeforeWait,
     max_seconds: float | None = None,
-    before_wait: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Answer]:
     """Stream an answer; leaving the block ends its computation.
 
@@ -112,9 +112,7 @@ async def answer(
     ending = Ending(name=f"chatcmpl-{secrets.token_urlsafe(18)}")
     request = {**body, "stream": True, "completion_id": ending.name}
     async with contextlib.AsyncExitStack() as stack:
-        events = await stack.enter_async_context(worker.upstream.stream(protocol.value, request))
-        if before_wait is not None:
-            events.before_wait = before_wait
+        events = await stack.enter_async_context(worker.upstream.stream(protocol.value, request, before_wait))
         if max_seconds is not None:
             timer = asyncio.create_task(_end_later(worker, ending, max_seconds))
             stack.callback(timer.cancel)
@@ -124,7 +122,7 @@ async def answer(
 
 
 async def _watched(
-    events: Events,
+    events: AsyncIterator[Event],
     worker: Worker,
     protocol: Protocol,
     guard: LoopGuard | None,

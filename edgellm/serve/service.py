@@ -27,7 +27,7 @@ from edgellm.serve.requests import Sampling
 from edgellm.serve.responding import Output
 from edgellm.serve.scoring_pool import ScoringPool
 from edgellm.serve.shortening import shortened
-from edgellm.serve.structures import Structures, honoured
+from edgellm.serve.structures import Structures
 from edgellm.serve.tool_prelude import forced
 from edgellm.serve.upstream import UpstreamRefused
 from edgellm.serve.worker import Worker
@@ -76,9 +76,7 @@ class Service:
             n_ctx = worker.plan.n_ctx
             whole[window] = min(whole[window], n_ctx) if whole[window] >= 0 else n_ctx
         _check(whole, worker.model)
-        understood = honoured(whole)
-        await self.structures.check(worker.model, whole)
-        whole = understood
+        whole = await self.structures.understood(worker.model, whole)
         if worker.model.has_prelude:
             whole = forced(whole)
         whole = _continued(whole)

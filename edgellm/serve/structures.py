@@ -1,7 +1,7 @@
 """Grammars and schemas of requests, tried before the worker gets them.
 
     structures = Structures(engine)
-    await structures.check(model, body)
+    body = await structures.understood(model, body)
 
 The worker steps through a grammar between the tokens of all its clients, and one with much that is optional keeps it
 there for ever. So those that are not known to be harmless are first taken some steps in a process that can be ended.
@@ -39,14 +39,16 @@ class Structures:
         self._turn = asyncio.Lock()
         self._known: dict[bytes, None] = {}
 
-    async def check(self, model: ServedModel, body: Mapping[str, Any]) -> None:
-        """Try what a request asks the answer to follow.
+    async def understood(self, model: ServedModel, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A request as the worker understands it, once what the answer is to follow has been tried.
 
-        What is wrong in other ways is left to the worker, which tells it better.
+        A grammar that is wrong in other ways is left to the worker, which tells it better.
 
         Raises:
+            Problem: a pattern cannot be honoured, or nothing can match it.
             GrammarTooComplex: the worker would not come to an end with it.
         """
+        whole = _honoured(body)
         parts = [part for part, _ in zip(_parts(body), range(MOST_PARTS), strict=False)]
         for part in parts:
             key = hashlib.sha256(f"{model.path}\0{json.dumps(part)}".encode()).digest()
@@ -57,6 +59,7 @@ class Structures:
             if len(self._known) >= MOST_KNOWN:
                 del self._known[next(iter(self._known))]
             self._known[key] = None
+        return whole
 
     def _try(self, model: Path, part: Any) -> None:
         watch = GrammarWatch(self._engine.directory, model)
@@ -76,13 +79,10 @@ class Structures:
             watch.close()
 
 
-def honoured(body: Mapping[str, Any]) -> dict[str, Any]:
+def _honoured(body: Mapping[str, Any]) -> dict[str, Any]:
     """A request whose patterns the worker understands; it takes others for no pattern at all.
 
     Those of tools stay as they are: the model reads them too.
-
-    Raises:
-        Problem: one cannot be honoured, or nothing can match it.
     """
     whole, field = dict(body), ""
     try:

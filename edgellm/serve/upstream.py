@@ -1,7 +1,7 @@
 """Requests to a worker: whole answers, and streams of server-sent events. The only module that knows aiohttp.
 
 reply = await upstream.post("/v1/embeddings", body)
-async with upstream.stream("/v1/chat/completions", body) as events:
+async with upstream.stream("/v1/chat/completions", body, out.flush) as events:
     async for event in events: event.data["choices"]
 
 Leaving a stream early closes its connection, by which the worker knows that nobody wants the rest.
@@ -28,6 +28,7 @@ READY_SECONDS = 2.0
 # One event: a long answer's last one holds all of its text.
 MOST_EVENT = 64 << 20
 DONE = b"[DONE]"
+BeforeWait = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +109,16 @@ class Upstream:
                 return _checked(response.status, await response.read())
 
     @contextlib.asynccontextmanager
-    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Events]:
-        """The events of a POST; raises as `post` does."""
+    async def stream(
+        self, path: str, body: Mapping[str, Any], before_wait: BeforeWait
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        """The events of a POST; raises as `post` does. `before_wait` is awaited when those that have come are used."""
         with _failures():
             response = await self._open().post(path, data=encoded(body), headers=JSON)
             try:
                 if response.status != 200:
                     _checked(response.status, await response.read())
-                yield Events(response.content)
+                yield _events(response.content, before_wait)
             finally:
                 response.close()
 
@@ -133,33 +136,17 @@ def _checked(status: int, data: bytes) -> Any:
     return decoded
 
 
-async def _nothing() -> None:
-    pass
-
-
-class Events:
-    """The events of a stream; `before_wait` is awaited whenever those that have come are used up."""
-
-    def __init__(self, content: aiohttp.StreamReader) -> None:
-        self.before_wait: Callable[[], Awaitable[None]] = _nothing
-        self._content = content
-
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        """Yield each event.
-
-        Raises:
-            EngineError: the worker ended before the stream did.
-        """
-        pending = b""
-        with _failures():
-            async for chunk in self._content.iter_any():
-                *blocks, pending = (pending + chunk).split(b"\n\n")
-                for block in blocks:
-                    if event := _event(block):
-                        yield event
-                if len(pending) > MOST_EVENT:
-                    raise EngineError("the worker's answer has no end")
-                await self.before_wait()
+async def _events(content: aiohttp.StreamReader, before_wait: BeforeWait) -> AsyncIterator[Event]:
+    pending = b""
+    with _failures():
+        async for chunk in content.iter_any():
+            *blocks, pending = (pending + chunk).split(b"\n\n")
+            for block in blocks:
+                if event := _event(block):
+                    yield event
+            if len(pending) > MOST_EVENT:
+                raise EngineError("the worker's answer has no end")
+            await before_wait()
 
 
 def _event(block: bytes) -> Event | None:

@@ -217,10 +217,8 @@ def test_a_schema_nested_too_deep(engine: InstalledEngine) -> None:
 
 @pytest.mark.model
 @pytest.mark.parametrize(
-    "pattern", [r"^\d{4}-\d{2}$", r"^(yes|no)$", r"^[A-Z]{2}\.$", r'^"\w{3}"$', "^a|b$", "^x?y{2,3}$"]
+    "pattern", [r"^\d{4}-\d{2}$", r"^(yes|no)$", r"^[A-Z]{2}\.$", r'^"\w{3}"$', "^a$|^b$", "^x?y{2,3}$"]
 )
 def test_answers_follow_patterns(smol: LlamaModel, engine: InstalledEngine, pattern: str) -> None:
-    schema = {"type": "string", "pattern": pattern, "maxLength": 40}
-    text = answer(smol, schema_to_gbnf(schema, engine.bindings))
-    if text.endswith('"') and len(text) > 1:  # otherwise it was cut off
-        validate(json.loads(text), {"type": "string", "pattern": pattern})
+    schema = {"type": "string", "pattern": pattern}
+    validate(json.loads(answer(smol, schema_to_gbnf(schema, engine.bindings))), schema)

@@ -98,6 +98,12 @@ def test_only_patterns_of_schemas_are_rewritten() -> None:
     assert schema["properties"] == {"pattern": {"pattern": "^a$"}}
 
 
+@pytest.mark.parametrize("name", ["default", "enum", "pattern", "properties"])
+def test_a_property_may_have_a_keywords_name(name: str) -> None:
+    with pytest.raises(PatternInvalid):
+        check_limits({"properties": {name: {"type": "string", "pattern": "^a{3,1}$"}}})
+
+
 @pytest.mark.parametrize("name", ["Length", "Items"])
 def test_limits_that_exclude_each_other(name: str) -> None:
     with pytest.raises(PatternInvalid, match=f"min{name} 3 and max{name} 1"):

@@ -21,6 +21,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
+from edgellm.serve.upstream import Upstream
 from tests.serve.server import Server
 
 ROUNDS, N_REQUESTS, N_TOKENS = 7, 40, 320
@@ -58,6 +59,10 @@ async def stream_rate(session: aiohttp.ClientSession, n_streams: int) -> float:
 
 async def measure(url: str, socket: Path) -> None:
     """Print medians and their ratio."""
+    waiting = Upstream(socket)
+    while not await waiting.is_ready():
+        await asyncio.sleep(0.1)
+    await waiting.close()
     timeout = aiohttp.ClientTimeout(total=None)
     direct = aiohttp.UnixConnector(str(socket), limit=0, force_close=True)
     async with (
@@ -89,17 +94,15 @@ async def measure(url: str, socket: Path) -> None:
 @contextlib.contextmanager
 def llama_server(command: list[str]) -> Iterator[Path]:
     """llama-server alone, with these options but a socket of its own."""
-    socket = Path(tempfile.mkdtemp()) / "alone.sock"
-    command = [str(socket) if each.endswith(".sock") else each for each in command]
     ours = {name: value for name, value in os.environ.items() if name != "EDGELLM_STREAM_BEAT_MS"}
-    with subprocess.Popen(command, env=ours, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            while not socket.exists() and process.poll() is None:
-                time.sleep(0.1)
-            time.sleep(3)  # it listens before the model is loaded
-            yield socket
-        finally:
-            process.kill()
+    with tempfile.TemporaryDirectory() as directory:
+        socket = Path(directory) / "alone.sock"
+        command = [str(socket) if each.endswith(".sock") else each for each in command]
+        with subprocess.Popen(command, env=ours, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            try:
+                yield socket
+            finally:
+                process.kill()
 
 
 def main() -> None:
