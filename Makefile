@@ -3,21 +3,24 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PROGRAM := $(abspath $(BIN)/edgellm)
+# Processes that test at once; each may have an engine with two threads.
+TESTERS ?= 2
 PROMPT ?= What is the capital of France?
 export PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help check engine setup run chat doctor tools test lint soak wheel clean
+.PHONY: help check engine setup run install uninstall chat doctor tools test kernels lint soak wheel clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 check: ## Name what this machine lacks, before anything is downloaded
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not installed; edgellm needs Python 3.10 or newer" >&2; echo "  try: sudo apt-get install python3 python3-venv" >&2; exit 7; }
-	@$(PYTHON) -m edgellm.engine.toolchain
+	@$(PYTHON) -m edgellm.engine.builds.toolchain
 
 # The virtual environment is made under a temporary name's stamp: without the stamp it is made again.
-$(VENV)/.installed: pyproject.toml edgellm/__init__.py
+$(VENV)/.installed: pyproject.toml edgellm/version.py
 	@$(MAKE) --no-print-directory check
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
@@ -35,9 +38,17 @@ engine: $(VENV)/.installed ## Build the engine, unless that is done
 
 setup: engine ## Set up everything: environment, engine, embedded model
 	@$(BIN)/edgellm pull smollm2 >/dev/null
+	@$(BIN)/edgellm pull minilm >/dev/null
 
 run: engine ## Answer PROMPT with the embedded model and show its numbers
 	@$(BIN)/edgellm run smollm2 --temp 0 --stats -- "$$PROMPT" </dev/null
+	@$(BIN)/python -m edgellm.machine.path_link hint "$(PROGRAM)"
+
+install: $(VENV)/.installed ## Put `edgellm` on PATH: with pipx if it is there, else a link in ~/.local/bin
+	@$(BIN)/python -m edgellm.machine.path_link install "$(PROGRAM)"
+
+uninstall: ## Take `edgellm` from PATH again; engines, models and chats stay
+	@$(PYTHON) -m edgellm.machine.path_link uninstall "$(PROGRAM)"
 
 chat: engine ## Talk to the embedded model
 	@$(BIN)/edgellm chat smollm2
@@ -49,8 +60,11 @@ tools: $(VENV)/.installed ## Also build llama-server, llama-bench and the other 
 	@$(BIN)/edgellm engine build --tools >/dev/null
 
 test: setup tools $(VENV)/.developer ## Run the tests, linters and type checks included
-	@$(BIN)/python -m pytest -m "not soak"
+	@$(BIN)/python -m pytest -m "not soak" -n $(TESTERS) --dist loadfile
 	@$(MAKE) --no-print-directory lint
+
+kernels: $(VENV)/.installed ## Compare every kernel level with the C truth; BENCH=1 times them
+	@$(BIN)/python -m tests.kernels.checker $(if $(BENCH),--bench)
 
 lint: $(VENV)/.developer ## Run ruff and mypy
 	@$(BIN)/ruff check .

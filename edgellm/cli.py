@@ -1,118 +1,429 @@
-"""The command line: every verb by name, and how errors leave the program.
+"""The command line: the table of verbs, and how errors leave the program.
 
     edgellm --help
 
-A verb lives in `edgellm/commands/NAME.py`; what it needs is imported inside it, so that help stays fast.
+A verb is a function in a module of `edgellm/commands/`. Its module is imported when the verb runs or its own help is
+shown, so that `edgellm --help` and completion stay fast.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import re
 import resource
 import signal
 import sys
-from collections.abc import Iterator
-from typing import Annotated, Any
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command_from_info
+from typer.models import CommandInfo
 
-from edgellm.commands import (
-    batch,
-    bench,
-    chat,
-    chats,
-    completion,
-    connect,
-    convert,
-    doctor,
-    engine,
-    env,
-    fit,
-    import_model,
-    overview,
-    prune,
-    ps,
-    pull,
-    quality,
-    quantize,
-    rm,
-    run,
-    search,
-    serve,
-    show,
-    stop,
-    verify,
-)
-from edgellm.commands import list as list_command
-from edgellm.errors import DiskFull, DoesNotFit, EdgellmError, FileAccessError
+from edgellm import exit_codes
+from edgellm.early import leave_on_interrupt
+from edgellm.errors import DiskFull, DoesNotFit, EdgellmError, FileAccessError, NotText, UsageError
+from edgellm.exit_codes import ExitCode
 from edgellm.settings import is_true
-from edgellm.ui import options
+from edgellm.ui import habits
+from edgellm.ui.streams import prepare_streams
+from edgellm.version import __version__
 
-EXIT_CODES = (
-    "Exit codes: 0 ok, 1 failed, 2 usage, 3 no such model, 4 network, 5 does not fit, 6 corrupt file, 7 engine, "
-    "8 rows of a batch failed, 129 hangup, 130 Ctrl-C, 141 closed pipe."
-)
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
-EXIT_CLOSED_PIPE = 141
-# What a file system may answer to a path that a person chose.
+if TYPE_CHECKING:
+    from edgellm.ui.defaults import OptionSetting
+
+COMMANDS = "edgellm.commands"
+# Under which name a verb notes that its errors shall be JSON.
+JSON_WANTED = "edgellm.json"
+# Verbs that must work when the config file is wrong.
+MENDERS = frozenset({"config", "doctor"})
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+# Errors of the file system that a user's choice of a path can cause.
 REFUSALS = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 )
 # Python with numpy, the largest library that most verbs need, and room to work.
 LEAST_ADDRESS_SPACE = 180_000_000
-# What the loader says of a library for which there is no address space left.
+# The loader's words when there is no address space left for a library.
 NO_MEMORY_FOR_LIBRARY = re.compile(r"failed to map segment|cannot allocate memory", re.IGNORECASE)
 
 
-class Root(TyperGroup):
-    """Turns every expected failure into one message and its exit code; a bug keeps its traceback."""
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb: where its function is (MODULE:FUNCTION in `edgellm.commands`) and its line in `edgellm --help`.
 
-    def make_context(self, *arguments: Any, **extra: Any) -> Any:
+    An alias is hidden, and `same_as` names the verb that JSON reports. `takes_negatives`: -1 may be an argument.
+    """
+
+    place: str
+    line: str
+    hidden: bool = False
+    same_as: str = ""
+    takes_negatives: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A verb that has verbs of its own, such as `chats`, and its line in `edgellm --help`."""
+
+    line: str
+    verbs: Mapping[str, Verb]
+
+
+VERBS: Mapping[str, Verb | Family] = {
+    "run": Verb("run:run", "Answer one prompt."),
+    "chat": Verb("chat:chat", "Talk to a model; the chat is saved as it goes."),
+    "batch": Verb("batch:batch", "Answer all prompts of a file, several at once; resumable."),
+    "serve": Verb("serve:serve", "Serve models over the APIs of OpenAI, Ollama and Anthropic."),
+    "mcp": Verb("mcp:mcp", "Offer models and documents to other programs, as an MCP server."),
+    "tools": Verb("tools:tools", "List the tools that a model may call, and what is missing."),
+    "ps": Verb("ps:ps", "Show the running servers and what their models do."),
+    "stop": Verb("stop:stop", "Stop a server: answers under way may end first."),
+    "env": Verb("env:env", "Print the variables that clients of the server read."),
+    "connect": Verb("connect:connect", "Print what to enter in a client of the server."),
+    "pull": Verb("pull:pull", "Fetch a model and check its sha256."),
+    "list": Verb("list:list_models", "List the installed models, or those that can be pulled."),
+    "ls": Verb("list:list_models", "The same as list.", hidden=True, same_as="list"),
+    "search": Verb("search:search", "Search recipes, and the Hugging Face Hub when online."),
+    "show": Verb("show:show", "Show a model's architecture, size, tensor types and context."),
+    "tokenize": Verb("tokenize:tokenize", "Show the tokens of a text."),
+    "fit": Verb("fit:fit", "Show whether a model fits into memory, and what would fit."),
+    "import": Verb("import_model:import_model", "Make a GGUF file known by a name."),
+    "verify": Verb("verify:verify", "Check that installed files are still what they were."),
+    "quality": Verb("quality:quality", "Measure perplexity and KL divergence."),
+    "eval": Verb("eval:evaluate", "Measure how good a model's answers are, and what changed."),
+    "bench": Verb("bench:bench", "Measure speed and memory, and what limits them."),
+    "tune": Verb("tune:tune", "Measure what runs a model fastest here, and remember it."),
+    "rm": Verb("rm:rm", "Remove models from this machine."),
+    "prune": Verb("prune:prune", "Delete unfinished downloads and files that no model uses."),
+    "convert": Verb("convert:convert", "Convert a checkpoint to GGUF without loss."),
+    "quantize": Verb("quantize:quantize", "Quantize a model."),
+    "doctor": Verb("doctor:doctor", "Check this machine; really generate a few tokens."),
+    "completion": Verb("completion:completion", "Print the script that completes verbs, options and models."),
+    "version": Verb("version:version", "Print the version.", hidden=True),
+    "chats": Family(
+        "The saved chats: list, show, search, rename, export, remove.",
+        {
+            "ls": Verb("chats:list_chats", "List the chats, the latest first."),
+            "list": Verb("chats:list_chats", "The same as ls.", hidden=True, same_as="ls"),
+            "show": Verb("chats:show", "Show a chat."),
+            "search": Verb("chats:search", "Search in all messages, in any language."),
+            "rename": Verb("chats:rename", "Give a chat a title."),
+            "export": Verb("chats:export", "Write a chat as Markdown or JSON."),
+            "rm": Verb("chats:rm", "Remove chats for good: their text is overwritten."),
+        },
+    ),
+    "docs": Family(
+        "The user's documents: add, search, show, sync, remove.",
+        {
+            "add": Verb("docs:add", "Read files and folders into a collection."),
+            "ls": Verb("docs:list_collections", "List the collections."),
+            "list": Verb("docs:list_collections", "The same as ls.", hidden=True, same_as="ls"),
+            "show": Verb("docs:show", "Show the files of a collection."),
+            "sync": Verb("docs:sync", "Read what changed."),
+            "search": Verb("docs:search", "Find passages by words and by meaning."),
+            "ask": Verb("docs:ask", "Answer a question, with quotations that are checked."),
+            "rm": Verb("docs:rm", "Remove collections; the documents stay."),
+        },
+    ),
+    "cache": Family(
+        "The answer cache: list, show, remove, count, check.",
+        {
+            "ls": Verb("cache:list_answers", "List the stored answers, the latest used first."),
+            "list": Verb("cache:list_answers", "The same as ls.", hidden=True, same_as="ls"),
+            "show": Verb("cache:show", "Show a stored answer."),
+            "rm": Verb("cache:rm", "Remove stored answers for good."),
+            "stats": Verb("cache:stats", "Count the answers and the questions that they answered."),
+            "check": Verb("cache:check", "Say whether two questions would have one answer."),
+        },
+    ),
+    "config": Family(
+        "Show or change the config file, which keeps values of options.",
+        {
+            "show": Verb("config:show", "Show what is set, in the file and in the environment."),
+            "get": Verb("config:get", "Print the value that an option has."),
+            "set": Verb("config:set_value", "Set a value in the file.", takes_negatives=True),
+            "unset": Verb("config:unset", "Remove a value from the file."),
+            "path": Verb("config:path", "Print where the file is."),
+            "edit": Verb("config:edit", "Open the file in an editor, then check it."),
+        },
+    ),
+    "engine": Family(
+        "Build the engine, or show what is built.",
+        {
+            "build": Verb("engine:build", "Fetch llama.cpp, patch it, and compile it for this CPU."),
+            "status": Verb("engine:status", "Show which engine is built, from what, and for which CPU."),
+        },
+    ),
+}
+
+
+def full_names() -> dict[str, Verb]:
+    """Every verb by its full name, "chats ls" for one of a family; without aliases."""
+    found: dict[str, Verb] = {}
+    for name, verb in VERBS.items():
+        if isinstance(verb, Verb):
+            found[name] = verb
+        else:
+            found |= {f"{name} {member}": it for member, it in verb.verbs.items()}
+    return {name: verb for name, verb in found.items() if not verb.hidden}
+
+
+def function_of(verb: Verb) -> Any:
+    """The verb's function; imports its module."""
+    module, _, name = verb.place.partition(":")
+    return getattr(importlib.import_module(f"{COMMANDS}.{module}"), name)
+
+
+class VerbCommand(TyperCommand):
+    """A verb with its options; those that are not typed come from the environment and the config file.
+
+    Typer reads the variables that `expand` named, and asks `FileValues` for the rest. What is wrong there is refused by
+    the name of the variable, or by the line of the file.
+    """
+
+    verb = ""
+    settings: Sequence[OptionSetting] = ()
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse what was typed, and fill in the rest; completion and `--help` look neither here nor there."""
+        if not ctx.resilient_parsing:
+            ctx.default_map = self._file_values(ctx)
+        with self._naming_origins(ctx):
+            rest: list[str] = super().parse_args(ctx, args)
+        self._leave_out(ctx)
+        ctx.meta[JSON_WANTED] = bool(ctx.params.get("as_json"))
+        return rest
+
+    def get_help(self, ctx: Any) -> str:
+        """The help, which does not depend on the config file."""
+        ctx.default_map = None
+        return str(super().get_help(ctx))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; an error that speaks of an option says where that came from."""
+        with self._naming_origins(ctx):
+            return super().invoke(ctx)
+
+    def _file_values(self, ctx: Any) -> Any:
+        from edgellm.config_file import ConfigFile
+        from edgellm.settings import Settings
+        from edgellm.ui.defaults import FileValues
+        from edgellm.ui.options import COMMON
+
+        def read() -> ConfigFile:
+            return ConfigFile.read(Settings.from_environment().config_file)
+
+        def model() -> str | None:
+            name: str | None = ctx.params.get("model")
+            resumed = ctx.params.get("go_on") or ctx.params.get("chat_id")
+            if name is None and self.verb == "chat" and not resumed:
+                from edgellm.settings import DEFAULT_MODEL
+
+                return DEFAULT_MODEL
+            return name
+
+        mends = self.verb.split()[0] in MENDERS
+        return FileValues(read, self.verb, self.settings, COMMON, [*full_names()], model, is_tolerant=mends)
+
+    def _origin(self, ctx: Any, setting: OptionSetting) -> str:
+        """Where an option's value comes from, in words; empty when it was typed or is the default."""
+        source = ctx.get_parameter_source(setting.name)
+        word = source.name if source else ""
+        if word == "ENVIRONMENT":
+            return setting.variable
+        return str(ctx.default_map.origin_of(setting.name)) if word == "DEFAULT_MAP" else ""
+
+    @contextlib.contextmanager
+    def _naming_origins(self, ctx: Any) -> Iterator[None]:
+        """Name the variable, or the line of the file, in errors about options that nobody typed."""
+        try:
+            yield
+        except typer.BadParameter as error:
+            name = getattr(error.param, "name", None)
+            for setting in self.settings:
+                if setting.name == name and (origin := self._origin(ctx, setting)):
+                    why = setting.problem(os.environ.get(setting.variable, "")) or error.message.rstrip(".")
+                    raise UsageError(f"{origin}: {why}", hint=f"mend it, or type {setting.flag}") from None
+            raise
+        except EdgellmError as error:
+            from edgellm.ui.defaults import with_origins
+
+            origins = {each.flag: self._origin(ctx, each) for each in self.settings}
+            with_origins(error, {flag: origin for flag, origin in origins.items() if origin})
+            raise
+
+    def _leave_out(self, ctx: Any) -> None:
+        """Take back settings that something typed excludes."""
+        from edgellm.ui.defaults import EXCLUDED_BY
+
+        typed = {each.flag for each in self.settings if _is_typed(ctx, each)}
+        for each in self.settings:
+            if not typed.isdisjoint(EXCLUDED_BY.get(each.flag, ())) and self._origin(ctx, each):
+                ctx.params[each.name] = each.default
+
+
+def _is_typed(ctx: Any, setting: OptionSetting) -> bool:
+    source = ctx.get_parameter_source(setting.name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+class LazyCommand(TyperCommand):
+    """A verb by name and line only; the real command is loaded when it is run, completed, or asked for help."""
+
+    def __init__(self, name: str, verb: Verb, family: str = "") -> None:
+        super().__init__(name, short_help=verb.line, hidden=verb.hidden, rich_markup_mode=None)
+        self.verb = verb
+        self.full_name = f"{family} {verb.same_as or name}".strip()
+
+    def load(self) -> Any:
+        """The real command, with its options and help."""
+        from edgellm.ui.options import expand
+
+        callback = expand(function_of(self.verb), command=self.full_name)
+        how = HELP_OPTIONS | ({"ignore_unknown_options": True} if self.verb.takes_negatives else {})
+        info = CommandInfo(name=self.name, cls=VerbCommand, callback=callback, context_settings=how)
+        command: Any = get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=None)
+        command.verb, command.settings = self.full_name, vars(callback)["settings"]
+        return command
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Parse the arguments with the real command; one that begins with a model also takes it as `-m MODEL`."""
+        command = self.load()
+        takes_model = command.params and command.params[0].name in ("model", "models")
+        if takes_model and not any("-m" in parameter.opts for parameter in command.params):
+            args = habits.model_first(args)
+        return command.make_context(info_name, args, parent=parent, **extra)
+
+
+class FamilyCommand(TyperGroup):
+    """A verb with verbs of its own."""
+
+    def __init__(self, name: str, family: Family) -> None:
+        verbs: dict[str, Any] = {each: LazyCommand(each, verb, name) for each, verb in family.verbs.items()}
+        super().__init__(
+            name=name,
+            commands=verbs,
+            help=family.line,
+            no_args_is_help=True,
+            rich_markup_mode=None,
+            context_settings=HELP_OPTIONS,
+        )
+
+
+class VerbSettings(Mapping[str, Sequence["OptionSetting"]]):
+    """The options of each verb by its full name; a verb is imported when its options are asked for."""
+
+    def __getitem__(self, name: str) -> Sequence[OptionSetting]:
+        *family, own = name.split()
+        settings: Sequence[OptionSetting] = LazyCommand(own, full_names()[name], " ".join(family)).load().settings
+        return settings
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(full_names())
+
+    def __len__(self) -> int:
+        return len(full_names())
+
+
+def _commands() -> dict[str, Any]:
+    return {
+        name: LazyCommand(name, verb) if isinstance(verb, Verb) else FamilyCommand(name, verb)
+        for name, verb in VERBS.items()
+    }
+
+
+class Root(TyperGroup):
+    """The `edgellm` command: an expected failure ends in one message and its exit code, a bug in a traceback."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{**settings, "commands": _commands()})
+        self._arguments: tuple[str, ...] = ()
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Parse the command line; help and version print here."""
-        with failures():
-            return super().make_context(*arguments, **extra)
+        args = habits.spelled(args)
+        self._arguments = tuple(args)
+        with failures(self._arguments):
+            return super().make_context(info_name, args, parent, **extra)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb; for one of another tool the error names ours."""
+        try:
+            return super().resolve_command(ctx, args)
+        except typer.TyperException as error:
+            if args[0] in habits.VERBS:
+                error.message = f"No such command {args[0]!r}. Did you mean {habits.VERBS[args[0]]!r}?"
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run a verb."""
-        with failures():
+        with failures(self._arguments, ctx.meta):
             try:
                 return super().invoke(ctx)
             finally:  # also before an exit code of the verb's own: a closed pipe must be noticed here, not at exit
                 sys.stdout.flush()
 
 
+def json_asked(arguments: Sequence[str]) -> bool:
+    """Whether a command line, or the environment, asks for JSON, wherever `--json` stands; errors follow it."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in options or is_true(os.environ.get("EDGELLM_JSON"))
+
+
+def command_of(arguments: Sequence[str]) -> str | None:
+    """The verb that a command line names, "chats ls" for one of a family; None when it names none."""
+    words = [word for word in arguments if not word.startswith("-")]
+    verb = VERBS.get(words[0]) if words else None
+    if isinstance(verb, Family):
+        member = verb.verbs.get(words[1]) if len(words) > 1 else None
+        return f"{words[0]} {member.same_as or words[1]}" if member else words[0]
+    return (verb.same_as or words[0]) if verb else None
+
+
 @contextlib.contextmanager
-def failures() -> Iterator[None]:
-    """Whatever may go wrong outside of edgellm, as a message and an exit code."""
+def failures(arguments: Sequence[str], meta: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Turn whatever may go wrong outside of edgellm into a message and an exit code."""
+
+    def leave(error: EdgellmError) -> None:
+        _leave(error, arguments, as_json=json_asked(arguments) or bool((meta or {}).get(JSON_WANTED)))
+
     try:
         yield
     except EdgellmError as error:
-        _leave(error)
+        leave(error)
+    except typer.TyperException as error:  # the parser's: a wrong option, a missing argument
+        if _is_help(error) and not json_asked(arguments):
+            raise
+        leave(_usage(error, arguments))
     except BrokenPipeError:
         _flush_or_discard()
-        raise typer.Exit(EXIT_CLOSED_PIPE) from None
+        raise typer.Exit(ExitCode.CLOSED_PIPE) from None
+    except UnicodeEncodeError as error:
+        leave(_not_encodable(error))
     except OSError as error:
         known = _explain(error)
         if known is None:
             raise
         _flush_or_discard()
-        _leave(known)
+        leave(known)
     except (MemoryError, ImportError) as error:
         if isinstance(error, ImportError) and not NO_MEMORY_FOR_LIBRARY.search(str(error)):
             raise
-        _leave(_too_little())
+        leave(_too_little())
     except KeyboardInterrupt:
         sys.stderr.write("\n")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def _flush_or_discard() -> None:
-    """What is buffered for a stdout that takes no more must not fail once again at exit."""
+    """Empty stdout's buffer; what a closed stdout does not take must not fail once more at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -120,7 +431,7 @@ def _flush_or_discard() -> None:
 
 
 def _explain(error: OSError) -> EdgellmError | None:
-    """The file system's refusals as errors of ours; anything else is a bug."""
+    """An error of ours for what the file system refuses; None for anything else, which is a bug."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = f" while writing {error.filename}" if error.filename else ""
         return DiskFull(f"the disk is full{place}", hint="free some space and try again; nothing is half-written")
@@ -132,17 +443,43 @@ def _explain(error: OSError) -> EdgellmError | None:
     return None
 
 
+def _not_encodable(error: UnicodeEncodeError) -> NotText:
+    """A name or a word whose bytes this locale cannot read, or whose characters it cannot write."""
+    part = error.object[error.start : error.end]
+    why = f"{part!a} cannot be written in {error.encoding}"
+    hint = "the same in UTF-8" if error.encoding.startswith("utf") else "export LC_ALL=C.UTF-8"
+    return NotText("a name or a word is not text in this locale", why=why, hint=hint)
+
+
 def _too_little() -> DoesNotFit:
     why = "a limit is set (ulimit -v, a container), or other programs hold the memory"
     return DoesNotFit("there is too little memory for edgellm itself", why=why, hint="raise the limit")
 
 
-def _leave(error: EdgellmError) -> None:
+def _is_help(error: typer.TyperException) -> bool:
+    """Whether the parser's complaint is the help that a family shows without a verb."""
+    return error.format_message().startswith("Usage:")
+
+
+def _usage(error: typer.TyperException, arguments: Sequence[str]) -> UsageError:
+    """What the parser refuses, as an error of ours."""
+    message = "Missing command." if _is_help(error) else " ".join(error.format_message().split())
+    what, _, why = message.partition(". ")
+    hint = " ".join(["edgellm", *filter(None, [command_of(arguments)]), "--help"])
+    return UsageError(_lowered(what).rstrip("."), why=_lowered(why), hint=hint)
+
+
+def _lowered(sentence: str) -> str:
+    """A sentence as our errors have it."""
+    return sentence[:1].lower() + sentence[1:]
+
+
+def _leave(error: EdgellmError, arguments: Sequence[str], *, as_json: bool) -> None:
     if is_true(os.environ.get("EDGELLM_DEBUG")):
         raise error
-    from edgellm.ui.console import print_error
+    from edgellm.ui.render import render_error
 
-    print_error(error, as_json=options.json_was_asked())
+    render_error(error, command=command_of(arguments), as_json=as_json)
     raise typer.Exit(error.exit_code) from None
 
 
@@ -150,18 +487,16 @@ app = typer.Typer(
     cls=Root,
     name="edgellm",
     help="Small, ternary and 4-bit language models on ordinary CPUs.",
-    epilog=EXIT_CODES,
+    epilog=exit_codes.summary(),
     pretty_exceptions_enable=False,
     # Plain help: rendering it with rich would take longer than all the rest of the start.
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP_OPTIONS,
 )
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from edgellm import __version__
-
         typer.echo(f"edgellm {__version__}")
         raise typer.Exit()
 
@@ -174,53 +509,39 @@ def root(
     ] = False,
 ) -> None:
     """Small, ternary and 4-bit language models on ordinary CPUs."""
+    ctx.obj = VerbSettings()
     if ctx.invoked_subcommand is None:
-        overview.overview()
+        from edgellm.commands.overview import overview
 
-
-app.command()(run.run)
-app.command()(chat.chat)
-app.add_typer(chats.app, name="chats")
-app.command()(batch.batch)
-app.command()(serve.serve)
-app.command()(ps.ps)
-app.command()(stop.stop)
-app.command()(env.env)
-app.command()(connect.connect)
-app.command()(pull.pull)
-app.command("list")(list_command.list_models)
-app.command("ls", hidden=True)(list_command.list_models)
-app.command()(search.search)
-app.command()(show.show)
-app.command()(fit.fit)
-app.command("import")(import_model.import_model)
-app.command()(verify.verify)
-app.command()(quality.quality)
-app.command()(bench.bench)
-app.command()(rm.rm)
-app.command()(prune.prune)
-app.command()(convert.convert)
-app.command()(quantize.quantize)
-app.add_typer(engine.app, name="engine")
-app.command()(doctor.doctor)
-app.command()(completion.completion)
+        overview()
 
 
 def main() -> None:
     """Entry point."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
-        # Without the console, whose libraries would be the next not to find any memory.
+        # Without the console: its libraries would not find enough memory either.
         error = _too_little()
         sys.stderr.write(
             f"error: {error.what}\n  {limit / 1e6:.0f} MB of address space (ulimit -v), "
             f"{LEAST_ADDRESS_SPACE / 1e6:.0f} MB are needed\n  try: {error.hint}\n"
         )
         sys.exit(error.exit_code)
-    if sys.stdout is None:  # closed by the caller
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123, it stays open until the end
-    # numpy's BLAS would take memory and a thread for every core, for products that are never computed here.
+    prepare_streams()
+    sys.unraisablehook = _keep_interrupt
+    # numpy's BLAS would take memory and a thread for every core, and we never compute products with it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # As an exception, so that what is half-done is put away.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
-    app()
+    # As an exception, so that unfinished work is put away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))
+    try:
+        app()
+    finally:  # what Python does before it ends must not show an interrupt either
+        leave_on_interrupt()
+
+
+def _keep_interrupt(lost: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C in a callback that cannot raise, as imports have them, comes again a moment later."""
+    if lost.exc_type is KeyboardInterrupt:
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(lost)

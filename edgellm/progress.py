@@ -1,7 +1,10 @@
-"""How services tell what they are doing without knowing who watches.
+"""Lets services report progress without knowing how it is shown.
 
-A service takes `report: Report = silent` and calls it as it goes; the command decides whether that is a bar
-on a terminal, a plain line every few seconds in a log, or nothing.
+A service takes `report: Report = silent` and calls it as it works:
+
+    report(Progress("building the libraries", done=12, total=345))
+
+The command decides whether that becomes a bar on a terminal, a line every few seconds in a log, or nothing.
 """
 
 from __future__ import annotations
@@ -12,10 +15,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One moment of a long operation.
+    """The state of a long operation.
 
-    `stage` is what a person reads ("building libraries"); `done` and `total` are counts of `unit` ("B" for
-    bytes, "steps"); `total` is None while unknown; `detail` is a figure that comes along ("perplexity 6.42").
+    `stage` is text for people ("building the libraries"). `done` and `total` count `unit` ("B" for bytes, or
+    "steps"); `total` is None while unknown. `detail` is an additional figure ("perplexity 6.42").
     """
 
     stage: str
@@ -29,4 +32,15 @@ Report = Callable[[Progress], None]
 
 
 def silent(_: Progress) -> None:
-    """Report nothing."""
+    """Discard the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """Receives the progress of a measurement, and can stop it: `interrupted` is polled between batches."""
+
+    report: Report = silent
+    interrupted: Callable[[], bool] = lambda: False
+
+
+UNOBSERVED = Observer()

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.engine.installed import InstalledEngine, require
+from edgellm.engine.builds.installed import InstalledEngine, require
+from edgellm.engine.builds.patches import PatchStack
+from edgellm.engine.builds.source import SourceTree, prepare
 from edgellm.engine.llama import LlamaEngine
-from edgellm.engine.patches import PatchStack
-from edgellm.engine.source import SourceTree, prepare
 from edgellm.errors import EdgellmError
+from edgellm.models.local.store import Store
 from edgellm.models.recipe import find_recipe
-from edgellm.models.store import Store
 from edgellm.package_index import fetch
 from edgellm.settings import Settings, resource_directory
+from tests.serve import browser as chromium
+from tests.serve.browser import Browser
 
 # A shell that runs the tests in the background ignores Ctrl-C for them and whatever they start; some tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -25,6 +27,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # Read before any test moves them: where the engine and the embedded model of this machine lie.
 REAL = Settings.from_environment()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A Chromium that all tests of pages share."""
+    if chromium.program() is None:
+        pytest.skip("no Chromium on this machine (apt-get install chromium): the page is not looked at")
+    with Browser.start() as browser:
+        yield browser
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +46,7 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("EDGELLM_HOME", str(home / "edgellm"))
+    monkeypatch.setenv("EDGELLM_NO_BUILD", "1")  # it takes minutes
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # as users run it: what is buffered may fail late
@@ -92,6 +104,15 @@ def smollm2() -> Path:
     model = Store(REAL.models).find(recipe.name)
     if model is None or model.sha256 != recipe.file.sha256:
         pytest.fail("the embedded model is missing: run `make test`, or `edgellm pull smollm2` first")
+    return model.path
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The small embedding model's file."""
+    model = Store(REAL.models).find("minilm")
+    if model is None:
+        pytest.fail("the embedding model is missing: run `make test`, or `edgellm pull minilm` first")
     return model.path
 
 

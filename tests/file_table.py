@@ -1,6 +1,6 @@
-"""The README's table of files, made from the tree: each file with the first sentence that it says of itself.
+"""The table of files in docs/developer/files.md, made from the tree: each file with its first sentence.
 
-python -m tests.file_table     # writes the table into README.md; a test fails while it is out of date
+python -m tests.file_table     # writes the table; a test fails while it is out of date
 """
 
 import ast
@@ -9,16 +9,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "developer" / "files.md"
 BEGIN, END = "<!-- files: python -m tests.file_table -->", "<!-- end of files -->"
 OTHERS = {
     "pyproject.toml": "packaging, dependencies, settings of ruff, mypy and pytest",
     "Makefile": "one-shot setup and everyday tasks; `make help`",
+    "README.md": "what it is, how to install it, what it can do",
+    "ARCHITECTURE.md": "the idea, the layers, two walks through the code",
+    "CONTRIBUTING.md": "how to set up, the rules, how to add something",
+    "SECURITY.md": "what is trusted, and how to report a vulnerability",
+    "CHANGELOG.md": "what changed, by version",
     "recipes/": "models that can be pulled, one TOML file each",
-    "patches/": "the pin, the patches and our C and C++; has a table of its own",
-    "docs/": "install, chats, batch, serving, models, memory, weights, formats, speed, scoring, engine, reference",
+    "patches/": "the pin, the patches and our C and C++; its README has a table of its own",
+    "docs/": "tutorial, how-to, reference, explanation, developer; begin at docs/index.md",
     "tests/": "mirror the modules; run the real engine",
     ".ci/run": "what CI runs on a clean clone",
     ".github/workflows/ci.yml": "smoke jobs on x86 Linux, ARM Linux and macOS",
+    ".github/ISSUE_TEMPLATE/": "forms for bugs, models and speed",
+    ".github/PULL_REQUEST_TEMPLATE.md": "what a pull request says",
+    ".pre-commit-config.yaml": "ruff, mypy and the documents before each commit",
 }
 
 
@@ -26,7 +35,7 @@ def sentence(path: Path) -> str:
     """The first sentence of a module's docstring, on one line."""
     doc = ast.get_docstring(ast.parse(path.read_text())) or ""
     first = " ".join(doc.split("\n\n")[0].split())
-    return re.split(r"(?<=[.;])\s", first)[0].rstrip(".;").replace("|", "\\|")
+    return re.split(r"(?<=[.;])\s", first)[0].rstrip(".;:").replace("|", "\\|")
 
 
 def rows() -> Iterator[tuple[str, str]]:
@@ -43,11 +52,10 @@ def table() -> str:
 
 
 def main() -> None:
-    """Put the table into the README."""
-    readme = ROOT / "README.md"
-    text = readme.read_text()
+    """Put the table into its page."""
+    text = PAGE.read_text()
     start, stop = text.index(BEGIN), text.index(END) + len(END)
-    readme.write_text(text[:start] + table() + text[stop:])
+    PAGE.write_text(text[:start] + table() + text[stop:])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.engine.patches import PatchStack
+from edgellm.engine.builds.patches import PatchStack
+from edgellm.serve.page.home import SCRIPTS, STYLE
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,7 +29,8 @@ def test_it_carries_all_data(wheel: Path, stack: PatchStack) -> None:
     data = {path.relative_to(stack.directory).as_posix() for path in stack.directory.rglob("*") if path.is_file()}
     assert {f"edgellm/_data/patches/{name}" for name in data} <= names
     assert "edgellm/_data/recipes/smollm2.toml" in names
-    assert {"edgellm/serve/page.html", "edgellm/serve/examples/edgellm.service"} <= names
+    assert {"edgellm/py.typed", "edgellm/serve/examples/edgellm.service"} <= names
+    assert {f"edgellm/serve/page/{name}" for name in ("page.html", STYLE, *SCRIPTS)} <= names
     assert not [name for name in names if name.startswith("tests/")]
 
 
@@ -55,7 +57,7 @@ def test_it_works_elsewhere_and_says_what_to_type_first(wheel: Path, tmp_path: P
         [sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert found.stdout.startswith(str(target))
-    status = json.loads(installed("engine", "status", "--json").stdout)
+    status = json.loads(installed("engine", "status", "--json").stdout)["data"]
     assert status["stamp"] == stack.stamp and status["built"] is False
     assert "smollm2" in installed("list", "--available").stdout
     assert "next: edgellm engine build" in installed().stderr

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgellm.commands.completion import model_names
-from edgellm.commands.workspace import workspace
+from edgellm.chats.chat import Chat
+from edgellm.chats.store import ChatStore, SavedChat
+from edgellm.documents.shelf import Shelf
+from edgellm.errors import ContextFixed, EdgellmError, UsageError
+from edgellm.exit_codes import ExitCode
+from edgellm.settings import DEFAULT_MODEL
 from edgellm.ui import options
+from edgellm.ui.chat_models import ChatModels
+from edgellm.ui.chat_screen import ChatAnswer, ChatScreen
+from edgellm.ui.console import note
+from edgellm.ui.flags import (
+    answer_options,
+    load_options,
+    prepare_documents,
+    require_documents,
+)
+from edgellm.ui.local_engine import building_workspace
+from edgellm.ui.model_names import model_names
+from edgellm.ui.options import FormFlags, LimitFlags, LoadFlags, QuietOutput, SamplingFlags, ToolFlags
+from edgellm.ui.prompt import piped_messages
+from edgellm.ui.server_model import AUTO, is_url, note_refusal, with_tools
+from edgellm.ui.tool_consent import prepare_tools
 
-DEFAULT_MODEL = "smollm2"
+if TYPE_CHECKING:
+    from edgellm.library import Documents
 
 
 def chat(
@@ -25,89 +46,88 @@ def chat(
     ] = None,
     go_on: Annotated[bool, typer.Option("--continue", help="Go on with the latest chat.")] = False,
     chat_id: Annotated[str | None, typer.Option("--id", help="Go on with this chat; `edgellm chats ls` lists.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="Save nothing.", envvar="EDGELLM_PRIVATE")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Save nothing.")] = False,
     system: options.System = None,
-    ctx_size: options.ContextSize = None,
-    kv: options.KVType = None,
-    max_memory: options.MaxMemory = None,
-    max_tokens: options.MaxTokens = -1,
-    max_time: options.MaxTime = None,
-    loop_guard: options.Guard = True,
-    on_loop: options.OnLoop = options.LoopAction.STOP,
-    threads: options.Threads = None,
-    temp: options.Temperature = None,
-    top_k: options.TopK = None,
-    top_p: options.TopP = None,
-    min_p: options.MinP = None,
-    repeat_penalty: options.RepeatPenalty = None,
-    seed: options.Seed = None,
-    form: options.Format = None,
-    grammar: options.Grammar = None,
-    force: options.Force = False,
-    quiet: options.Quiet = False,
+    docs: options.Docs = None,
+    server: options.Server = AUTO,
     offline: options.Offline = False,
-) -> None:
-    """Talk to a model, with live numbers; the chat is saved as it goes.
+    *,
+    load: LoadFlags,
+    limit: LimitFlags,
+    sampling: SamplingFlags,
+    form: FormFlags,
+    tool: ToolFlags,
+    output: QuietOutput,
+) -> ChatAnswer | None:
+    """Talk to a model, with live numbers; the chat is saved as it goes. The model may also be given as -m MODEL.
 
-    Tokens per second, context and memory show while it answers.
+    Tokens per second, context and memory show while it answers. Without a terminal, each line of standard input is a
+    question; with --json each answer is then one JSON document on a line of its own.
 
     \b
     Examples: edgellm chat smollm2
               edgellm chat --continue
               edgellm chat --id 7f3a09 --on-loop retry
+              edgellm chat smollm2 --docs manuals
+              edgellm chat smollm2 --tools calculator,clock
     """
-    from functools import partial
-
-    from edgellm.commands.answering import (
-        choose_limits,
-        choose_loading,
-        choose_sampling,
-        choose_structure,
-        load_model,
-        require_chat,
-    )
-    from edgellm.commands.conversation import Conversation
-    from edgellm.errors import UsageError
-    from edgellm.run.chat_record import ChatRecord
-    from edgellm.run.chats import ChatStore
-
     resumed = go_on or chat_id is not None
     if resumed and (private or system is not None):
         raise UsageError("a saved chat goes on as it is", why="--private and --system are for a new one")
-    sampling_for = partial(
-        choose_sampling, seed=seed, temperature=temp, top_k=top_k, top_p=top_p, min_p=min_p,
-        repeat_penalty=repeat_penalty,
-    )  # fmt: skip
-    loading_for = partial(
-        choose_loading, ctx_size=ctx_size, threads=threads, system=system, force=force, kv=kv, max_memory=max_memory
-    )
-    here = workspace(offline=offline)
+    here = building_workspace(offline=offline, quiet=output.silent)
+    names = Shelf(here.settings.documents).names
     with ExitStack() as stack:
         store = None if private else stack.enter_context(ChatStore.open(here.settings.chats))
         saved = None
         if resumed and store is not None:
             saved = store.get(chat_id) if chat_id is not None else store.latest()
+            docs = docs or _docs_of(saved, names(), quiet=output.silent)
         name = model or (saved.model if saved else DEFAULT_MODEL)
-        require_chat(here, name)
-        path, recipe = here.model_file(name, quiet=quiet)
-        structure = choose_structure(here, form, grammar)
-        load_options = loading_for(recipe)
-        loaded = load_model(here, path, load_options, quiet=quiet)
-        _ = loaded.session.template  # a model without one is refused before anything is typed
-        record = ChatRecord(store, name, load_options.system)
-        if saved is not None and store is not None:
-            record, loaded.session.messages = ChatRecord.resume(store, saved)
-            if name != saved.model:
-                record.use_model(name, saved.system)
-        limits = choose_limits(max_tokens, max_time, loop_guard, on_loop)
-        conversation = Conversation(
-            here, name, loaded, load_options, record, sampling_for(recipe), limits,
-            sampling_for=sampling_for, loading_for=loading_for, structure=structure, quiet=quiet,
+        if not is_url(server):
+            here.require_chat(name)
+        chosen = answer_options(sampling, limit, form, here)
+        require_documents(here, docs, chosen)
+        prepared = stack.enter_context(prepare_tools(here, tool, docs=docs, quiet=output.silent))
+        server = with_tools(server, prepared)
+        models = stack.enter_context(ChatModels(here, load_options(load, system), server, quiet=output.silent))
+        talk = Chat(models.open(name), chosen, store=store, saved=saved, tools=prepared)
+
+        def load_here(error: EdgellmError) -> bool:
+            if is_url(server) or not models.may_load(error):
+                return False
+            note_refusal(error, quiet=output.silent)
+            talk.use(models.load_here(error.n_ctx if isinstance(error, ContextFixed) else None))
+            return True
+
+        in_use: Documents | None = None
+
+        def use_documents(name: str | None) -> None:
+            nonlocal in_use
+            found = stack.enter_context(prepare_documents(here, name, quiet=output.silent)) if name else None
+            talk.use_documents(found)
+            if in_use is not None:
+                in_use.close()
+            in_use = found
+
+        if docs is not None:
+            use_documents(docs)
+        screen = ChatScreen(
+            talk, switch=lambda name: talk.use(models.switch(name)), load_here=load_here, use_documents=use_documents,
+            collections=names, quiet=output.quiet,
         )  # fmt: skip
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            return screen.answer_lines(piped_messages(), output)
         try:
-            if sys.stdin.isatty() and sys.stdout.isatty():
-                conversation.talk()
-            else:
-                conversation.answer_pipe()
-        finally:
-            conversation.note_use()
+            screen.run()
+        except KeyboardInterrupt:
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        return None
+
+
+def _docs_of(saved: SavedChat, names: Sequence[str], *, quiet: bool) -> str | None:
+    """The documents that a saved chat used, if they are still there."""
+    if saved.docs is None or saved.docs in names:
+        return saved.docs
+    if not quiet:
+        note(f"the documents of this chat are gone ({saved.docs}); the model answers alone")
+    return None

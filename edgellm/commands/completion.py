@@ -1,16 +1,19 @@
-"""`edgellm completion SHELL`: the script that completes verbs, options and model names; and those names."""
+"""`edgellm completion SHELL`: the script that completes verbs, options and names of models."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
 
 import typer
+from typer._completion_shared import get_completion_script
 
-from edgellm.commands.workspace import workspace
+from edgellm.ui.options import JsonOutput
+from edgellm.ui.render import render
 
 
-class Shell(str, Enum):
+class CompletedShell(str, Enum):
     """The shells that can complete."""
 
     BASH = "bash"
@@ -19,7 +22,17 @@ class Shell(str, Enum):
     POWERSHELL = "powershell"
 
 
-def completion(shell: Annotated[Shell, typer.Argument(help="For which shell.")]) -> None:
+@dataclass(frozen=True, slots=True)
+class CompletionScript:
+    """The script, and the shell that reads it."""
+
+    shell: CompletedShell
+    script: str
+
+
+def completion(
+    shell: Annotated[CompletedShell, typer.Argument(help="For which shell.")], *, output: JsonOutput
+) -> CompletionScript:
     """Print the script that completes verbs, options, and names of models.
 
     \b
@@ -27,19 +40,5 @@ def completion(shell: Annotated[Shell, typer.Argument(help="For which shell.")])
               edgellm completion fish > ~/.config/fish/completions/edgellm.fish
               edgellm completion zsh > "${fpath[1]}/_edgellm"
     """
-    from typer._completion_shared import get_completion_script
-
-    typer.echo(get_completion_script(prog_name="edgellm", complete_var="_EDGELLM_COMPLETE", shell=shell.value))
-
-
-def installed_names(incomplete: str) -> list[str]:
-    """Names of installed models that begin so."""
-    return [name for name in workspace().store.names() if name.startswith(incomplete)]
-
-
-def model_names(incomplete: str) -> list[str]:
-    """The same, and recipes that can be pulled."""
-    from edgellm.models.recipe import recipe_names
-
-    known = {*workspace().store.names(), *recipe_names(workspace().recipe_directories)}
-    return sorted(name for name in known if name.startswith(incomplete))
+    script = get_completion_script(prog_name="edgellm", complete_var="_EDGELLM_COMPLETE", shell=shell.value)
+    return render(output, CompletionScript(shell, script), lambda result: typer.echo(result.script))

@@ -2,38 +2,68 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from edgellm.commands.completion import model_names
-from edgellm.commands.target import ApiKey, Port, find_target
-from edgellm.commands.workspace import workspace
+from edgellm.serve.clients import CLIENTS, FILES, check, instructions
+from edgellm.serve.clients.environment import Target
+from edgellm.serve.target import find_target
 from edgellm.ui import options
+from edgellm.ui.console import note, print_raw
+from edgellm.ui.model_names import model_names
+from edgellm.ui.options import JsonOutput
+from edgellm.ui.render import render
+from edgellm.workspace import workspace
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTarget:
+    """The server as a client is to use it; `key` is null when there is none, `embedder` a model that gives vectors."""
+
+    url: str
+    model: str
+    n_ctx: int
+    key: str | None
+    embedder: str | None
+    is_local: bool
+
+    @classmethod
+    def of(cls, target: Target) -> ClientTarget:
+        """The part of a target that is shown."""
+        return cls(target.url, target.model, target.n_ctx, target.key, target.embedder, target.is_local)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """The text to enter; `target` is null for `systemd` and `container`, whose text is a file that runs the server."""
+
+    client: str
+    target: ClientTarget | None
+    text: str
 
 
 def _clients(incomplete: str) -> list[str]:
-    from edgellm.serve.clients import CLIENTS
-
-    return [name for name in CLIENTS if name.startswith(incomplete)]
+    return [name for name in [*CLIENTS, *FILES] if name.startswith(incomplete)]
 
 
 def connect(
     client: Annotated[
         str,
         typer.Argument(
-            help="anythingllm, open-webui, continue, aider, lm-eval, curl, python; systemd and container print files "
-            "that run the server.",
+            help=f"{', '.join(CLIENTS)}; systemd and container print files that run the server.",
             autocompletion=_clients,
         ),
     ],
     model: Annotated[
         str | None, typer.Argument(help="A model of the server. [default: its first]", autocompletion=model_names)
     ] = None,
-    port: Port = None,
-    api_key: ApiKey = None,
-    as_json: options.Json = False,
-) -> None:
+    port: options.Port = None,
+    api_key: options.ApiKey = None,
+    *,
+    output: JsonOutput,
+) -> ClientSettings:
     """Print what to enter in a client, with the address, model, context and key of the server here.
 
     \b
@@ -41,15 +71,13 @@ def connect(
               edgellm connect open-webui bitnet-2b --api-key KEY
               edgellm connect systemd > ~/.config/systemd/user/edgellm.service
     """
-    from dataclasses import asdict
-
-    from edgellm.serve.clients import FILES, check, told
-    from edgellm.ui.console import print_json, print_raw
-
     check(client)
-    target = None if client in FILES else find_target(workspace(), model, port=port, key=api_key)
-    text = FILES[client]() if target is None else told(client, target)
-    if as_json:
-        print_json({"client": client, "target": asdict(target) if target else None, "text": text})
+    if client in FILES:
+        found = ClientSettings(client, None, FILES[client]())
     else:
-        print_raw(text)
+        here = workspace()
+        target = find_target(
+            here.settings, here.store, here.recipe_directories, model, port=port, key=api_key, note=note
+        )
+        found = ClientSettings(client, ClientTarget.of(target), instructions(client, target))
+    return render(output, found, lambda found: print_raw(found.text))

@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
-from edgellm.commands.completion import model_names
-from edgellm.commands.target import ApiKey, Port, find_target
-from edgellm.commands.workspace import workspace
-from edgellm.serve.clients import Shell
+from edgellm.serve.clients.environment import Shell, assignments, environment
+from edgellm.serve.target import find_target
 from edgellm.ui import options
+from edgellm.ui.console import note, print_line
+from edgellm.ui.model_names import model_names
+from edgellm.ui.options import JsonOutput
+from edgellm.ui.render import render
+from edgellm.workspace import workspace
 
 
 def env(
@@ -18,10 +21,11 @@ def env(
         str | None, typer.Argument(help="A model of the server. [default: its first]", autocompletion=model_names)
     ] = None,
     shell: Annotated[Shell, typer.Option("--shell", help="Whose lines to print.")] = Shell.SH,
-    port: Port = None,
-    api_key: ApiKey = None,
-    as_json: options.Json = False,
-) -> None:
+    port: options.Port = None,
+    api_key: options.ApiKey = None,
+    *,
+    output: JsonOutput,
+) -> dict[str, str]:
     """Print the variables that clients of OpenAI, Ollama and Anthropic read, as lines for a shell.
 
     \b
@@ -29,12 +33,11 @@ def env(
               edgellm env bitnet-2b --shell fish | source
               edgellm env --json
     """
-    from edgellm.serve.clients import assignments, environment
-    from edgellm.ui.console import print_json, print_line
+    here = workspace()
+    target = find_target(here.settings, here.store, here.recipe_directories, model, port=port, key=api_key, note=note)
 
-    values = environment(find_target(workspace(), model, port=port, key=api_key))
-    if as_json:
-        print_json(values)
-        return
-    for line in assignments(values, shell):
-        print_line(line)
+    def show(values: dict[str, str]) -> None:
+        for line in assignments(values, shell):
+            print_line(line)
+
+    return render(output, environment(target), show)

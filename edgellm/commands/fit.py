@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgellm.commands.completion import model_names
-from edgellm.commands.workspace import Workspace, workspace
+from edgellm.errors import EngineMissing, ModelNotFound
+from edgellm.exit_codes import ExitCode
+from edgellm.machine import cgroup, memory
+from edgellm.machine.cpu import usable_cores
+from edgellm.machine.memory import Room
+from edgellm.models.fit.memory import RunPlan, describe
+from edgellm.models.fit.named_outline import outline_of_name
+from edgellm.models.fit.remote_outline import offers
+from edgellm.models.fit.tuned_plan import Tuning, tuned_plan
+from edgellm.models.fit.verdict import Fit, default_plan, judge
+from edgellm.models.hub.retry import Patience
+from edgellm.models.local.store import InstalledModel
+from edgellm.models.recipe import load_recipes
+from edgellm.models.resolve import resolve
 from edgellm.ui import options
+from edgellm.ui.console import note, print_fields, print_line, print_table
+from edgellm.ui.model_names import model_names
+from edgellm.ui.options import QuietOutput
+from edgellm.ui.progress import progress
+from edgellm.ui.render import render
+from edgellm.units import count, parse_size, size
+from edgellm.workspace import Workspace, workspace
 
 if TYPE_CHECKING:
-    from edgellm.models.fit import Fit
-    from edgellm.models.outline import Outline
+    from edgellm.models.hub.client import Hub
 
-EXIT_DOES_NOT_FIT = 5
+# Less than this is padding, not a part of the weights.
+SHOWN_BYTES = 1_000_000
 
 
 def fit(
@@ -28,19 +48,28 @@ def fit(
         ),
     ],
     ctx_size: Annotated[
-        int | None, typer.Option("--ctx-size", "-c", min=8, help="Context in tokens, for each slot. [default: 4096]")
+        int | None,
+        typer.Option(
+            "--ctx-size", "-c", "--num-ctx", min=8, help="Context in tokens, for each slot. [default: as for `run`]"
+        ),
     ] = None,
     slots: Annotated[int, typer.Option("--slots", min=1, max=1024, help="Requests answered at once.")] = 1,
     kv: options.KVType = None,
     ram: Annotated[
-        str | None, typer.Option("--ram", metavar="SIZE", help="Compare with this instead of what is free: 4GB.")
+        str | None,
+        typer.Option("--ram", metavar="SIZE", help="Compare with this instead of the free memory: 4GB."),
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option("--max-memory", metavar="SIZE", help="Compare with at most this: 1.5GB."),
     ] = None,
     threads: options.Threads = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    tuned: options.Tuned = True,
     offline: options.Offline = False,
-) -> None:
-    """Tell whether a model fits into memory, from its header alone, and what would fit instead.
+    *,
+    output: QuietOutput,
+) -> Fit:
+    """Show whether a model fits into memory, from its header alone, and what would fit instead.
 
     Exit code 5 when it does not fit.
 
@@ -49,71 +78,62 @@ def fit(
               edgellm fit phi-3-mini-128k -c 131072
               edgellm fit qwen2.5-7b --slots 4 --kv q8_0 --ram 8GB
     """
-    from edgellm.machine import memory
-    from edgellm.machine.cpu import usable_cores
-    from edgellm.machine.memory import Room
-    from edgellm.models.elsewhere import offers
-    from edgellm.models.fit import judge
-    from edgellm.models.memory import RunPlan, choose_context
-    from edgellm.models.outline import cache_type
-    from edgellm.models.recipe import load_recipes
-    from edgellm.ui.console import print_json
-    from edgellm.ui.units import parse_size
-
     here = workspace(offline=offline)
     room = Room(parse_size(ram, "--ram")) if ram else memory.room()
-    kind = cache_type(kv or "F16").name
-    outline = _outline(here, model, quiet=quiet or as_json)
-    n_ctx = choose_context(outline.n_ctx_train, ctx_size)
-    plan = RunPlan(n_ctx, slots, kind, n_threads=threads or usable_cores())
-    others = offers(load_recipes(here.recipe_directories).values(), instead_of=model)
-    answer = judge(outline, plan, room, others)
-    if as_json:
-        print_json(answer)
-    else:
-        _print(answer)
+    cap = parse_size(max_memory, "--max-memory") if max_memory else room.available
+    room = replace(room, available=min(room.available, cap))
+    with progress(quiet=output.silent) as report:
+        outline = outline_of_name(model, here.store, here.recipe_directories, lambda: _patient(here.hub), report=report)
+    found = _tuning(here, model) if tuned else None
+    tuning = found.with_threads(threads) if found else None
+    plan = default_plan(outline, room, n_ctx=ctx_size, kv_type=kv, n_threads=threads or usable_cores(), n_slots=slots)
+    plan = tuned_plan(plan, tuning, outline, room)
+    others = offers(load_recipes(here.recipe_directories).values(), instead_of=outline.name)
+    limit = "as --ram says" if ram else "as --max-memory says" if room.available == cap and max_memory else _limit()
+    path = _path(model, here)
+    packed, prompts = (files.nbytes_of(path) if path else 0 for files in (here.packed, here.all_prompts))
+    verdict = replace(judge(outline, plan, room, others), tuning=tuning, packed=packed, prompts=prompts)
+    answer = render(output, verdict, lambda answer: _print(answer, limit))
     if not answer.fits:
-        raise typer.Exit(EXIT_DOES_NOT_FIT)
+        raise typer.Exit(ExitCode.DOES_NOT_FIT)
+    return answer
 
 
-def _outline(here: Workspace, model: str, *, quiet: bool) -> Outline:
-    from edgellm.errors import ModelNotFound, NetworkError
-    from edgellm.models.elsewhere import outline_of_plan, outline_of_recipe
-    from edgellm.models.fit import read_outline
-    from edgellm.models.planned import read_checkpoint_outline
-    from edgellm.models.pull import make_plan
-    from edgellm.models.resolve import resolve
-    from edgellm.models.store import InstalledModel
-    from edgellm.ui.progress import progress
-
-    if (Path(model) / "config.json").is_file():
-        return read_checkpoint_outline(Path(model))
-    found = resolve(model, here.store, here.recipe_directories)
-    if isinstance(found, Path):
-        return read_outline(found, model)
-    if isinstance(found, InstalledModel):
-        return read_outline(found.path, found.name)
-    with progress(quiet=quiet) as report:
-        try:
-            outline = outline_of_plan(make_plan(found, here.hub, report=report), here.hub, report=report)
-        except NetworkError:
-            outline = outline_of_recipe(found)
-            if outline is None:
-                raise
-    if outline is None:
-        what = f"nothing is known of the memory that {model} needs before it is here"
-        raise ModelNotFound(what, why="its recipe tells no shape", hint=f"edgellm pull {model}")
-    return outline
+def _tuning(here: Workspace, name: str) -> Tuning | None:
+    """What `tune` found for a model that is here; None without an engine too."""
+    try:
+        local = here.local(name)
+        return here.tuning(local.path) if local else None
+    except (ModelNotFound, EngineMissing):  # a checkpoint's directory has no name here
+        return None
 
 
-def _print(answer: Fit) -> None:
-    from edgellm.models.memory import RunPlan, describe
-    from edgellm.ui.console import print_fields, print_line
-    from edgellm.ui.units import count, size
+def _path(model: str, here: Workspace) -> Path | None:
+    """The file of a model that is here."""
+    found = None if Path(model).is_dir() else resolve(model, here.store, here.recipe_directories)
+    path = found.path if isinstance(found, InstalledModel) else found
+    return path if isinstance(path, Path) else None
 
+
+def _patient(hub: Hub) -> Hub:
+    """The Hub, asked less often than for a download: somebody waits for the verdict."""
+    return replace(hub, patience=Patience(pauses=(1,)))
+
+
+def _limit() -> str:
+    """What bounds the memory here, if it is not the machine itself."""
+    limit = cgroup.memory_limit()
+    return "available" if limit is None else f"available, of the {size(limit)} that the control group allows"
+
+
+def _print(answer: Fit, limit: str) -> None:
     need = answer.need
     plan = describe(RunPlan(answer.n_ctx, answer.n_slots, answer.kv_type))
-    copied = f"{size(need.mapped)} mapped from the file, {size(need.copied)} copied for the kernels"
+    where = [f"{size(need.mapped)} mapped from the file"]
+    if answer.packed:
+        where.append(f"{size(answer.packed)} from its packed file, which processes share")
+    if need.copied - answer.packed >= SHOWN_BYTES:
+        where.append(f"{size(need.copied - answer.packed)} copied for the kernels")
     cache = f"{need.kv_cache / 2**30:.2f} GiB: {answer.kv_bytes_per_token:,} bytes a token"
     verdict = "fits" if answer.fits else "does not fit"
     longest = f"; up to {answer.largest_context:,} tokens would" if answer.fits else ""
@@ -121,16 +141,28 @@ def _print(answer: Fit) -> None:
         [
             ("model", f"{answer.model}  {count(answer.n_params)} {answer.quant}  {size(answer.n_bytes)}"),
             ("plan", f"{plan}; the model was trained with {answer.n_ctx_train:,}"),
-            ("weights", f"{size(need.weights):<10}{copied if need.copied else 'mapped from the file'}"),
+            ("weights", f"{size(need.weights):<10}{', '.join(where) if where[1:] else 'mapped from the file'}"),
             ("KV cache", f"{size(need.kv_cache):<10}{cache}"),
             ("compute", f"{size(need.compute):<10}activations and the attention mask"),
             ("slack", f"{size(need.slack):<10}Python, the engine, the vocabulary"),
-            ("needs", f"{size(need.total):<10}{size(answer.available)} available: {verdict}{longest}"),
+            *([("runs with", f"{answer.tuning}, as edgellm tune found")] if answer.tuning else []),
+            *(
+                [("on disk", f"{size(answer.prompts):<10}prompts that need not be read again")]
+                if answer.prompts
+                else []
+            ),
+            ("needs", f"{size(need.total):<10}{size(answer.available)} {limit}: {verdict}{longest}"),
         ]
     )
     if answer.fits:
         return
-    print_line("what fits instead:" if answer.alternatives else "nothing known here fits instead")
-    for each in answer.alternatives:
-        model, options_ = shlex.quote(each.model or answer.model), each.options
-        print_line(f"  {each.what:<44} {size(each.total):>8}   edgellm fit {model} {options_}")
+    if answer.address_space is not None and need.address_space > answer.address_space:
+        note(f"it needs {size(need.address_space)} of address space; ulimit -v leaves {size(answer.address_space)}")
+    if not answer.alternatives:
+        print_line("nothing known here fits instead")
+        return
+    rows = [
+        (f"edgellm fit {shlex.quote(each.model or answer.model)} {each.options}", size(each.total), each.what)
+        for each in answer.alternatives
+    ]
+    print_table(("WHAT FITS INSTEAD", "NEEDS", "WITH"), rows, right=(1,), spare=("WITH",))

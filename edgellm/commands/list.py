@@ -2,135 +2,108 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
-from edgellm.commands.workspace import Workspace, workspace
-from edgellm.ui import options
+from edgellm.formats.quant_types import find_named
+from edgellm.models.local.inventory import ListedModel, inventory, offered
+from edgellm.models.recipe import OfferedRecipe, Recipe, load_recipes
+from edgellm.ui.console import note, print_groups, print_table
+from edgellm.ui.options import JsonOutput
+from edgellm.ui.render import render
+from edgellm.units import count, rate, size
+from edgellm.workspace import workspace
 
-# Variants of a recipe in the table.
-SHOWN = 3
+# The groups of recipes: what they are for, and whether a recipe belongs there, in this order.
+_GROUPS: tuple[tuple[str, Callable[[Recipe], bool]], ...] = (
+    ("CHAT, TERNARY OR 1-BIT", lambda recipe: recipe.kind == "chat" and _is_ternary(recipe)),
+    ("CHAT", lambda recipe: recipe.kind == "chat"),
+    ("TEXT, NOT TRAINED TO CHAT", lambda recipe: recipe.kind == "completion"),
+    ("EMBEDDINGS AND RERANKING", lambda recipe: True),
+)
+# What a narrow terminal does without; NAME, SIZE and FITS fit into 40 columns.
+SPARE = ("LICENCE", "SOURCE", "USED", "SPEED", "CONTEXT", "PARAMS", "WHAT", "NEEDS", "TYPE")
 
 
 def list_models(
     available: Annotated[bool, typer.Option("--available", "-a", help="What can be pulled instead.")] = False,
-    as_json: options.Json = False,
-) -> None:
+    *,
+    output: JsonOutput,
+) -> list[ListedModel] | list[OfferedRecipe]:
     """List installed models: type, size, parameters, context, the memory they need, and how fast they were.
+
+    With --available the models that can be pulled, by what they are for and by size; sizes are estimates until they
+    are here.
 
     \b
     Examples: edgellm list
               edgellm list --available
+              edgellm search bonsai --offline
     """
-    from edgellm.ui.console import note, print_json, print_table
-    from edgellm.ui.units import count
-
     here = workspace()
     if available:
-        from edgellm.models.recipe import load_recipes
+        recipes = load_recipes(here.recipe_directories).values()
+        return render(output, [offered(recipe.choose()) for recipe in recipes], _print_recipes)
+    return render(output, inventory(here.store, here.settings), _print_models)
 
-        recipes = list(load_recipes(here.recipe_directories).values())
-        if as_json:
-            print_json([recipe.model_dump(mode="json", exclude_none=True) for recipe in recipes])
-            return
-        rows = [
-            (
-                r.name,
-                ", ".join(r.choices[:SHOWN]) + (", ..." if len(r.choices) > SHOWN else ""),
-                count(r.parameters) if r.parameters else "",
-                f"{r.context:,}" if r.context else "",
-                r.licence,
-                r.summary,
-            )
-            for r in recipes
-        ]
-        print_table(("NAME", "TYPE", "PARAMS", "CONTEXT", "LICENCE", "WHAT"), rows, right=(2, 3))
-        return
-    models = listed(here)
-    if as_json:
-        print_json(models)
-    elif models:
+
+def _print_recipes(recipes: list[OfferedRecipe]) -> None:
+    left = sorted(recipes, key=lambda recipe: (recipe.size or math.inf, recipe.name))
+    groups: list[tuple[str, list[Sequence[str]]]] = []
+    for title, belongs in _GROUPS:
+        groups.append((title, [_offer(recipe) for recipe in left if belongs(recipe)]))
+        left = [recipe for recipe in left if not belongs(recipe)]
+    headers = ("NAME", "TYPE", "SIZE", "NEEDS", "FITS", "PARAMS", "CONTEXT", "LICENCE", "WHAT")
+    print_groups(headers, [group for group in groups if group[1]], right=(2, 3, 5, 6), spare=SPARE, cut=True)
+    note("edgellm show NAME tells all of one: its other types, licence and source; edgellm search WORD finds some")
+
+
+def _is_ternary(recipe: Recipe) -> bool:
+    kind = find_named(recipe.quant)
+    return "ternary" in recipe.summary.lower() or (kind is not None and kind.one_magnitude)
+
+
+def _offer(recipe: OfferedRecipe) -> Sequence[str]:
+    return (
+        recipe.name,
+        recipe.quant,
+        size(recipe.size) if recipe.size else "",
+        size(recipe.needed) if recipe.needed else "",
+        fits(recipe.fits),
+        count(recipe.parameters) if recipe.parameters else "",
+        f"{recipe.context:,}" if recipe.context else "",
+        recipe.licence,
+        recipe.summary.partition(": ")[2] or recipe.summary,
+    )
+
+
+def fits(verdict: bool | None) -> str:
+    """A verdict as a cell of a table; `?` where it is not known before the model is here."""
+    return {True: "yes", False: "no", None: "?"}[verdict]
+
+
+def _print_models(models: list[ListedModel]) -> None:
+    if models:
         print_table(
             ("NAME", "TYPE", "SIZE", "PARAMS", "CONTEXT", "NEEDS", "FITS", "SPEED", "USED", "SOURCE"),
             [_row(model) for model in models],
             right=(2, 3, 4, 5, 7),
+            spare=SPARE,
         )
+        for model in models:
+            if model.problem:
+                note(f"{model.name} cannot be used: {model.problem}")
     else:
         note("no model is installed; edgellm list --available shows what there is")
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One installed model as `list` shows it; sizes are bytes, `decode_rate` tokens per second when last used.
-
-    `needed` is the memory at the default context; `problem` says why a file cannot be used.
-    """
-
-    name: str
-    path: Path
-    size: int
-    sha256: str
-    source: str
-    installed: str
-    architecture: str
-    quant: str
-    parameters: int
-    context: int
-    needed: int
-    fits: bool
-    decode_rate: float | None
-    last_used: str | None
-    problem: str
-
-
-def listed(here: Workspace) -> list[Listed]:
-    """All installed models with what is known of them."""
-    from edgellm.machine import memory
-    from edgellm.models.cards import read_cards
-    from edgellm.models.usage import read_usage
-
-    models = here.store.list()
-    if not models:
-        return []
-    cards, usage, available = (
-        read_cards(models, here.settings.cards),
-        read_usage(here.settings.usage),
-        memory.available(),
-    )
-    found = []
-    for model in models:
-        card, used = cards[model.name], usage.get(model.path)
-        found.append(
-            Listed(
-                name=model.name,
-                path=model.path,
-                size=sum(part.size for part in model.files),
-                sha256=model.sha256,
-                source=model.source,
-                installed=model.installed,
-                architecture=card.architecture,
-                quant=card.quant,
-                parameters=card.n_params,
-                context=card.n_ctx_train,
-                needed=card.needed,
-                fits=not card.problem and card.needed <= available,
-                decode_rate=used.decode_rate if used else None,
-                last_used=used.last_used if used else None,
-                problem=card.problem or ("" if model.is_whole else "its size is not what was installed"),
-            )
-        )
-    return found
-
-
-def _row(model: Listed) -> tuple[str, ...]:
-    from edgellm.ui.units import count, rate, size
-
+def _row(model: ListedModel) -> tuple[str, ...]:
     speed = rate(model.decode_rate) if model.decode_rate else ""
     used = model.last_used[:10] if model.last_used else ""
     if model.problem:
-        return (model.name, "", size(model.size), "", "", "", "broken", speed, used, model.problem)
-    numbers = (count(model.parameters), f"{model.context:,}", size(model.needed), "yes" if model.fits else "no")
+        return (model.name, "", size(model.size), "", "", "", "broken", speed, used, model.source)
+    numbers = (count(model.parameters), f"{model.context:,}", size(model.needed), fits(model.fits))
     return (model.name, model.quant, size(model.size), *numbers, speed, used, model.source)

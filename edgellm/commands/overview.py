@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from edgellm.commands.workspace import workspace
+from edgellm.engine.builds.installed import find
+from edgellm.machine import memory
+from edgellm.machine.cpu import detect, usable_cores
+from edgellm.models.local.description import chat_models
+from edgellm.ui.console import note, print_fields
+from edgellm.units import size
+from edgellm.version import __version__
+from edgellm.workspace import workspace
 
 
 def overview() -> None:
-    """Tell what is here and the next things to type; never an error."""
-    from edgellm import __version__
-    from edgellm.engine.installed import find
-    from edgellm.machine import memory
-    from edgellm.machine.cpu import detect, usable_cores
-    from edgellm.ui.console import note, print_fields
-    from edgellm.ui.units import size
-
+    """Show what is here and what to type next; never fails."""
     here = workspace()
     engine = find(here.settings, here.stack)
     names = [model.name for model in here.store.list()]
@@ -27,6 +27,7 @@ def overview() -> None:
             ("models", ", ".join(names) or "none"),
         ]
     )
-    first = "edgellm chat " + names[0] if names else "edgellm pull smollm2"
+    chatting = chat_models(here.store)
+    first = "edgellm chat " + chatting[0] if chatting else "edgellm pull smollm2"
     steps = [first if engine else "edgellm engine build", "edgellm doctor", "edgellm --help"]
     note("next: " + "\n      ".join(steps))

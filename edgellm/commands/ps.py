@@ -2,68 +2,75 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-from edgellm.commands.target import ApiKey
-from edgellm.commands.workspace import workspace
+from edgellm.errors import EdgellmError
+from edgellm.serve.records import abandoned, ask, running
 from edgellm.ui import options
-
-if TYPE_CHECKING:
-    from edgellm.serve.running import RunningServer
+from edgellm.ui.console import note, print_table
+from edgellm.ui.options import JsonOutput
+from edgellm.ui.render import render
+from edgellm.units import duration, rate, size
+from edgellm.workspace import workspace
 
 COLUMNS = ("SERVER", "MODEL", "STATE", "CONTEXT", "MEMORY", "SPEED", "REQUESTS")
+SPARE = ("CONTEXT", "REQUESTS", "SPEED")
 
 
-def ps(
-    api_key: ApiKey = None,
-    as_json: options.Json = False,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """A running server; `status` is its `/status.json`, null when it could not be asked, and `problem` says why.
+
+    `started` is in seconds since 1970.
+    """
+
+    pid: int
+    url: str
+    started: float
+    models: tuple[str, ...]
+    needs_key: bool
+    status: dict[str, Any] | None
+    problem: str | None
+
+
+def ps(api_key: options.ApiKey = None, *, output: JsonOutput) -> list[ServerState]:
     """Show the servers that run here, with their models, memory, and what they are doing.
 
     \b
     Examples: edgellm ps
               EDGELLM_API_KEY=... edgellm ps --json
     """
-    from edgellm.errors import EdgellmError
-    from edgellm.serve.running import abandoned, ask, running
-    from edgellm.ui.console import note, print_json, print_table
-
     directory = workspace().settings.servers
     left = abandoned(directory)
-    told: list[tuple[RunningServer, dict[str, Any] | None, str]] = []
+    found = []
     for server in running(directory):
+        status: dict[str, Any] | None = None
+        problem: str | None = None
         try:
-            told.append((server, ask(server, api_key), ""))
+            status = ask(server, api_key)
         except EdgellmError as error:
-            told.append((server, None, error.what))
-    if as_json:
-        print_json([_document(server, status, problem) for server, status, problem in told])
-    elif told:
-        rows = [row for server, status, problem in told for row in _rows(server, status, problem)]
-        print_table(COLUMNS, rows, right=(3, 4, 5, 6))
-    else:
-        note("no server is running\nnext: edgellm serve")
+            problem = error.what
+        about = (server.process.pid, server.url, server.process.started, server.models, server.needs_key)
+        found.append(ServerState(*about, status, problem))
+    render(output, found, _print)
     for server in left:
         note(f"the server at {server.url} was killed and left {len(server.orphans)} workers; edgellm stop ends them")
+    return found
 
 
-def _document(server: RunningServer, status: dict[str, Any] | None, problem: str) -> dict[str, Any]:
-    return {
-        "pid": server.process.pid,
-        "url": server.url,
-        "started": server.process.started,
-        "models": server.models,
-        "needs_key": server.needs_key,
-        "status": status,
-        "problem": problem or None,
-    }
+def _print(servers: list[ServerState]) -> None:
+    if servers:
+        print_table(COLUMNS, [row for server in servers for row in _rows(server)], right=(3, 4, 5, 6), spare=SPARE)
+    else:
+        note("no server is running\nnext: edgellm serve")
 
 
-def _rows(server: RunningServer, status: dict[str, Any] | None, problem: str) -> list[tuple[str, ...]]:
-    """A line for each model that is in memory or being loaded, and one for all the others."""
-    if status is None:
-        return [(server.url, ", ".join(server.models), problem, "", "", "", "")]
-    models = status["models"]
+def _rows(server: ServerState) -> list[tuple[str, ...]]:
+    """One line for each model that is in memory or loading, and one for all the others."""
+    if server.status is None:
+        return [(server.url, ", ".join(server.models), server.problem or "", "", "", "", "")]
+    models = server.status["models"]
     rows = [described(model) for model in models if _is_there(model)]
     others = [str(model.get("name")) for model in models if not _is_there(model)]
     if others:
@@ -77,9 +84,7 @@ def _is_there(model: dict[str, Any]) -> bool:
 
 
 def described(model: dict[str, Any]) -> tuple[str, ...]:
-    """The cells of a model's line, but for the server's; memory is that of its worker and of its scoring process."""
-    from edgellm.ui.units import duration, rate, size
-
+    """The cells of a model's line without the server; memory is that of its worker and its scoring process."""
     state = str(model["state"])
     n_bytes = (model["resident_bytes"] or 0) + (model.get("scoring_resident_bytes") or 0)
     if model["in_flight"]:

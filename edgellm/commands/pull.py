@@ -2,19 +2,65 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import Annotated
 
 import typer
 
-from edgellm.commands.completion import model_names
-from edgellm.commands.workspace import workspace
+from edgellm.models.fit.verdict import Fit
+from edgellm.models.local.description import describe, first_use
+from edgellm.models.local.store import InstalledModel
+from edgellm.models.pull import PullPlan, make_plan, present
+from edgellm.models.recipe import ConvertOptions
 from edgellm.ui import options
+from edgellm.ui.console import note, print_fields, print_line, print_table
+from edgellm.ui.model_names import model_names
+from edgellm.ui.options import QuietOutput
+from edgellm.ui.progress import progress
+from edgellm.ui.render import render
+from edgellm.units import size
+from edgellm.workspace import workspace
 
-if TYPE_CHECKING:
-    from edgellm.models.fit import Fit
-    from edgellm.models.pull import PullPlan
-    from edgellm.models.recipe import Choice
-    from edgellm.models.store import InstalledModel
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """A file to fetch; `size` is bytes."""
+
+    name: str
+    size: int
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPull:
+    """What a pull would fetch; `size` and `missing` are bytes, `missing` is what is not here yet.
+
+    `convert` says how the checkpoint becomes a GGUF file, null where nothing is converted; `fit` is null when the
+    memory is not known before the model is here; `corrections` say what an unchecked recipe had wrong.
+    """
+
+    name: str
+    source: str
+    quant: str | None
+    licence: str | None
+    size: int
+    missing: int
+    files: list[PlannedFile]
+    convert: ConvertOptions | None
+    fit: Fit | None
+    corrections: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, plan: PullPlan, fit: Fit | None) -> PlannedPull:
+        """The part of a plan that is shown."""
+        files = [PlannedFile(file.name, file.size, file.sha256) for file in plan.files]
+        known = plan.choice.file if plan.convert is None else None
+        if not files and known is not None and known.size is not None:
+            files = [PlannedFile(known.name, known.size, known.sha256)]
+        return cls(
+            plan.name, plan.source, plan.quant, plan.licence, plan.size, plan.missing, files, plan.convert, fit,
+            plan.corrections,
+        )  # fmt: skip
 
 
 def pull(
@@ -24,20 +70,25 @@ def pull(
             help="A recipe's name, NAME:VARIANT, user/repo[:QUANT] on the Hub, or hf://...", autocompletion=model_names
         ),
     ],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be fetched.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be fetched.")] = False,
     revision: Annotated[
         str | None, typer.Option("--revision", help="Branch, tag or commit. [default: the recipe's, or main]")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Fetch again although it is here, and although memory seems too small.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Fetch again even if it is here already or memory seems too small.",
+            envvar="EDGELLM_PULL_FORCE",
+        ),
     ] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
     offline: options.Offline = False,
-) -> None:
+    *,
+    output: QuietOutput,
+) -> InstalledModel | PlannedPull:
     """Fetch a model and check its sha256.
 
-    A pull that was interrupted goes on where it was. Checkpoints are converted and quantized as the recipe says.
+    An interrupted pull resumes where it stopped. Checkpoints are converted and quantized as the recipe says.
 
     \b
     Examples: edgellm pull smollm2
@@ -45,34 +96,40 @@ def pull(
               edgellm pull Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M
               edgellm pull hf://user/repo@v1.0/model.gguf
     """
-    from edgellm.models.pull import make_plan, present
-    from edgellm.ui.console import note, print_json
-    from edgellm.ui.progress import progress
-
     here = workspace(offline=offline)
     choice = here.choice(model)
     installed = None if force or dry_run or revision else present(choice, here.store)
     fetched = installed is None
+    if dry_run:
+        with progress(quiet=output.silent) as report:
+            plan, asked = here.plan(choice, revision=revision, report=report)
+            fit = here.judge(plan, report=report)
+        if not asked and not output.silent:
+            note(f"{here.hub.host} cannot be reached: this is what the recipe knows, with the size as an estimate")
+        _note_corrections(plan, quiet=output.silent)
+        return render(output, PlannedPull.of(plan, fit), lambda planned: _print_plan(planned, plan))
     if installed is None:
-        with progress(quiet=quiet or as_json) as report:
+        with progress(quiet=output.silent) as report:
             plan = make_plan(choice, here.hub, revision=revision, report=report)
-            fit = here.fit(plan, report=report)
-        if dry_run:
-            print_json(_described(plan, fit)) if as_json else _show_plan(plan, fit)
-            return
-        if not quiet and not as_json:
+            fit = here.judge(plan, report=report)
+        _note_corrections(plan, quiet=output.silent)
+        if not output.silent:
             note(f"{_headline(plan)}  {_verdict(fit)}".rstrip())
-        with progress(quiet=quiet or as_json) as report:
-            installed = here.pull(plan, fit, force=force, report=report)
-    if as_json:
-        print_json(installed)
-    else:
-        _show(installed, choice, fetched=fetched, quiet=quiet)
+        with progress(quiet=output.silent) as report:
+            installed = here.fetch(plan, fit, force=force, report=report)
+    render(output, installed, lambda model: _print(model, fetched=fetched))
+    if fetched and not output.silent:
+        kind = describe(installed.name, installed, here.settings.usage, choice.recipe).kind
+        note(f"next: {first_use(kind, installed.name)}")
+    return installed
+
+
+def _note_corrections(plan: PullPlan, *, quiet: bool) -> None:
+    for sentence in () if quiet else plan.corrections:
+        note(sentence)
 
 
 def _headline(plan: PullPlan) -> str:
-    from edgellm.ui.units import size
-
     parts = [plan.name, str(plan.choice.source), plan.quant or "", size(plan.size), plan.licence or "licence unknown"]
     if plan.missing < plan.size:
         parts.append(f"{size(plan.size - plan.missing)} of it is here already")
@@ -80,37 +137,17 @@ def _headline(plan: PullPlan) -> str:
 
 
 def _verdict(fit: Fit | None) -> str:
-    from edgellm.ui.units import size
-
     if fit is None:
         return ""
     verdict = "fits" if fit.fits else "does not fit"
     return f"needs {size(fit.need.total)}, {size(fit.available)} available: {verdict}"
 
 
-def _described(plan: PullPlan, fit: Fit | None) -> dict[str, object]:
-    """The JSON form of a plan."""
-    return {
-        "name": plan.name,
-        "source": plan.source,
-        "quant": plan.quant,
-        "licence": plan.licence,
-        "size": plan.size,
-        "missing": plan.missing,
-        "files": [{"name": file.name, "size": file.size, "sha256": file.sha256} for file in plan.files],
-        "convert": plan.convert.model_dump(exclude_none=True) if plan.convert else None,
-        "fit": fit,
-    }
-
-
-def _show_plan(plan: PullPlan, fit: Fit | None) -> None:
-    from edgellm.ui.console import note, print_fields, print_table
-    from edgellm.ui.units import size
-
-    if plan.files:
-        rows = [(file.name, size(file.size), file.sha256 or "") for file in plan.files]
-        print_table(("FILE", "SIZE", "SHA256"), rows, right=(1,))
-        typer.echo()
+def _print_plan(planned: PlannedPull, plan: PullPlan) -> None:
+    if planned.files:
+        rows = [(file.name, size(file.size), file.sha256 or "") for file in planned.files]
+        print_table(("FILE", "SIZE", "SHA256"), rows, right=(1,), spare=("SHA256",))
+        print_line("")
     print_fields(
         [
             ("model", plan.name),
@@ -118,15 +155,13 @@ def _show_plan(plan: PullPlan, fit: Fit | None) -> None:
             ("licence", plan.licence or "unknown"),
             ("type", f"{plan.quant or 'what fits best'}{', converted here' if plan.convert else ''}"),
             ("download", f"{size(plan.missing)} of {size(plan.size)}"),
-            ("memory", _verdict(fit) or "not known before it is here"),
+            ("memory", _verdict(planned.fit) or "not known before it is here"),
         ]
     )
     note("nothing is downloaded; next: the same without --dry-run")
 
 
-def _show(installed: InstalledModel, choice: Choice, *, fetched: bool, quiet: bool) -> None:
-    from edgellm.ui.console import note, print_fields
-
+def _print(installed: InstalledModel, *, fetched: bool) -> None:
     print_fields(
         [
             ("model", installed.name),
@@ -134,11 +169,3 @@ def _show(installed: InstalledModel, choice: Choice, *, fetched: bool, quiet: bo
             ("sha256", installed.sha256 + ("  ok" if fetched else "  when it was pulled")),
         ]
     )
-    if fetched and not quiet:
-        note(f"next: {_next(installed.name, choice)}")
-
-
-def _next(name: str, choice: Choice) -> str:
-    if choice.recipe is not None and choice.recipe.embedding:
-        return f"edgellm show {name}"
-    return f"edgellm run --raw {name} PROMPT" if choice.chat is False else f"edgellm chat {name}"

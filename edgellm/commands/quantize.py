@@ -2,33 +2,64 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-from edgellm.commands.quality import print_quality
-from edgellm.commands.workspace import workspace
+from edgellm.engine.base import Engine
+from edgellm.errors import UsageError
+from edgellm.measure.quality import Quality, QualityOptions, measure
+from edgellm.measure.sample import Sample, read_sample
+from edgellm.models.local.description import first_use, kind_of_file
+from edgellm.progress import Observer
 from edgellm.ui import options
+from edgellm.ui.console import note, print_fields, print_line, print_table
+from edgellm.ui.interrupt import Interrupt
+from edgellm.ui.local_engine import building_workspace
+from edgellm.ui.local_model import find_model
+from edgellm.ui.options import QuietOutput
+from edgellm.ui.progress import progress
+from edgellm.ui.quality_table import print_quality
+from edgellm.ui.render import render
+from edgellm.units import count, duration, parse_size, size
+from edgellm.weights.quantize import quantizer
+from edgellm.weights.quantize.plan import Rule
+from edgellm.weights.quantize.quantization import Quantization, TensorChoice
 
-if TYPE_CHECKING:
-    from edgellm.engine.base import Engine
-    from edgellm.measure.quality import Quality
-    from edgellm.measure.sample import Sample
-    from edgellm.weights.quantization import Quantization
+_LAYER = re.compile(r"\bblk\.\d+\.")
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedModel(Quantization):
+    """`quality` is what was measured with --check, null without."""
+
+    quality: Quality | None = None
+
+    @classmethod
+    def of(cls, result: Quantization, quality: Quality | None) -> QuantizedModel:
+        """A quantization, and what was measured of it."""
+        values: dict[str, Any] = {each.name: getattr(result, each.name) for each in fields(result)}
+        return cls(**values, quality=quality)
 
 
 def quantize(
     model: Annotated[str, typer.Argument(help="A model's name, or the path of a GGUF file.")],
     type_name: Annotated[
-        str | None, typer.Argument(metavar="[TYPE]", help="Q4_K_M, Q8_0, TQ2_0, I2_S ...; see docs/quantize.md.")
+        str | None,
+        typer.Argument(
+            metavar="[TYPE]", help="Q4_K_M, Q8_0, TQ2_0, I2_S ...; see docs/reference/quantization-types.md."
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="The file. [default: NAME-TYPE.gguf]")] = None,
+    file: Annotated[Path | None, typer.Option("--output", "-o", help="The file. [default: NAME-TYPE.gguf]")] = None,
     head: Annotated[
         str | None, typer.Option("--head", help="Type of embedding and output head. [default: the mix's own]")
     ] = None,
     rule: Annotated[
-        list[str] | None, typer.Option("--rule", help="REGEX=TYPE for tensors by name; the first that matches wins.")
+        list[str] | None, typer.Option("--rule", help="REGEX=TYPE for tensors by name; the first match wins.")
     ] = None,
     imatrix: Annotated[
         Path | None, typer.Option("--imatrix", help="Importance matrix, a GGUF file made by llama-imatrix.")
@@ -36,19 +67,27 @@ def quantize(
     target_size: Annotated[
         str | None, typer.Option("--target-size", help="Choose the best type whose file is no larger: 1.8GB, 900MB.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be made.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be made.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="With --dry-run, list every tensor, not one line for those of all layers.")
+    ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Then measure the result against the source, as `edgellm quality` does.")
+        bool, typer.Option("--check", help="Then measure the result against the source, like `edgellm quality`.")
     ] = False,
     text: Annotated[Path | None, typer.Option("--text", "-f", help="A UTF-8 text for --check. [default: ours]")] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Quantize what is quantized already, or was not trained ternary.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Quantize even if it is quantized already or was not trained ternary.",
+            envvar="EDGELLM_QUANTIZE_FORCE",
+        ),
     ] = False,
     threads: options.Threads = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
     offline: options.Offline = False,
-) -> None:
+    *,
+    output: QuietOutput,
+) -> QuantizedModel:
     """Quantize a model.
 
     \b
@@ -57,18 +96,10 @@ def quantize(
               edgellm quantize model-F16.gguf Q4_K_M --check
               edgellm quantize model-F16.gguf --target-size 1.8GB --dry-run
     """
-    from edgellm.errors import UsageError
-    from edgellm.measure.sample import read_sample
-    from edgellm.ui.console import print_json, to_json
-    from edgellm.ui.progress import progress
-    from edgellm.ui.units import parse_size
-    from edgellm.weights import quantizer
-    from edgellm.weights.quantization_plan import Rule
-
     if dry_run and check:
         raise UsageError("--check needs the file that --dry-run does not write", hint="the same without --dry-run")
     sample = read_sample(text) if check else None
-    chosen = quantizer.Options(
+    chosen = quantizer.QuantizeOptions(
         head=head,
         rules=tuple(map(Rule.parse, rule or ())),
         imatrix=imatrix,
@@ -77,56 +108,62 @@ def quantize(
         dry_run=dry_run,
         n_threads=threads,
     )
-    here = workspace(offline=offline)
-    path, _ = here.model_file(model, quiet=quiet or as_json)
+    here = building_workspace(offline=offline, quiet=output.silent)
+    path = find_model(here, model, quiet=output.silent).path
     engine = here.engine()
-    with progress(quiet=quiet or as_json) as report:
-        result = quantizer.quantize(engine, path, type_name, output, chosen, report=report)
-    if not as_json:
-        _show(result, quiet=quiet)
-    found = _measure(engine, result.path, path, sample, threads, quiet=quiet or as_json) if sample else None
-    if as_json:
-        print_json(to_json(result) | ({"quality": to_json(found)} if found else {}))
-    elif found:
-        print_quality(found)
+    with progress(quiet=output.silent) as report:
+        result = quantizer.quantize(engine, path, type_name, file, chosen, report=report)
+    if not output.as_json:  # before the measurement, which takes minutes
+        _print(result, everything=everything, quiet=output.quiet)
+    found = _measure(engine, result.path, path, sample, threads, quiet=output.silent) if sample else None
+    return render(output, QuantizedModel.of(result, found), _print_quality)
+
+
+def _print_quality(model: QuantizedModel) -> None:
+    if model.quality is not None:
+        print_quality(model.quality)
 
 
 def _measure(engine: Engine, path: Path, source: Path, sample: Sample, threads: int | None, *, quiet: bool) -> Quality:
-    """What the quantization cost; Ctrl-C leaves the finished file and reports what was measured so far."""
-    from edgellm.measure.quality import QualityOptions, Watch, measure
-    from edgellm.ui.interrupt import Interrupt
-    from edgellm.ui.progress import progress
-
+    """Measure what the quantization cost; Ctrl-C keeps the finished file and reports what was measured so far."""
     with Interrupt() as interrupt, progress(quiet=quiet) as report:
-        watch = Watch(report, interrupt.requested)
+        watch = Observer(report, interrupt.requested)
         return measure(engine, path, sample, QualityOptions(n_threads=threads), against=source, watch=watch)
 
 
-def _show(result: Quantization, *, quiet: bool) -> None:
-    from edgellm.ui.console import note, print_fields, print_table
-    from edgellm.ui.units import count, duration, size
+def _print_tensors(tensors: Sequence[TensorChoice], *, everything: bool) -> None:
+    """Print what becomes of each tensor; those that differ only in the number of their layer are one row."""
+    alike: dict[tuple[Any, ...], list[TensorChoice]] = {}
+    for each in tensors:
+        name = each.name if everything else _LAYER.sub("blk.N.", each.name)
+        alike.setdefault((name, each.shape, each.source, each.target, each.wanted), []).append(each)
+    rows = [
+        (
+            name,
+            str(len(same)),
+            " x ".join(map(str, shape)),
+            source,
+            target,
+            size(sum(each.n_bytes for each in same)),
+            f"{same[0].bpw:.2f}",
+            f"instead of {wanted}" if wanted else "",
+        )
+        for (name, shape, source, target, wanted), same in alike.items()
+    ]
+    headers = ("TENSOR", "COUNT", "SHAPE", "FROM", "TO", "SIZE", "BITS/WEIGHT", "NOTE")
+    print_table(headers, rows, right=(1, 5, 6), spare=("BITS/WEIGHT", "COUNT"))
 
+
+def _print(result: Quantization, *, everything: bool, quiet: bool) -> None:
     if result.dry_run:
-        tensors = [
-            (
-                tensor.name,
-                " x ".join(map(str, tensor.shape)),
-                tensor.source,
-                tensor.target,
-                size(tensor.n_bytes),
-                f"{tensor.bpw:.2f}",
-                f"instead of {tensor.wanted}" if tensor.wanted else "",
-            )
-            for tensor in result.tensors
-        ]
-        print_table(("TENSOR", "SHAPE", "FROM", "TO", "SIZE", "BITS/WEIGHT", ""), tensors, right=(4, 5))
-        typer.echo()
+        _print_tensors(result.tensors, everything=everything)
+        print_line("")
     rows = [
         (kind.type, str(kind.n_tensors), count(kind.n_params), size(kind.n_bytes), f"{kind.bpw:.2f}")
         for kind in result.types
     ]
-    print_table(("TYPE", "TENSORS", "WEIGHTS", "SIZE", "BITS/WEIGHT"), rows, right=(1, 2, 3, 4))
-    typer.echo()
+    print_table(("TYPE", "TENSORS", "WEIGHTS", "SIZE", "BITS/WEIGHT"), rows, right=(1, 2, 3, 4), spare=("WEIGHTS",))
+    print_line("")
     took = "nothing is written yet" if result.dry_run else f"in {duration(result.seconds)}"
     need = result.memory
     print_fields(
@@ -139,4 +176,5 @@ def _show(result: Quantization, *, quiet: bool) -> None:
     if not quiet:
         for text in result.notes:
             note(f"note: {text}")
-        note("next: the same without --dry-run" if result.dry_run else f"next: edgellm chat {result.path}")
+        use = "" if result.dry_run else first_use(kind_of_file(result.path), str(result.path))
+        note(f"next: {use or 'the same without --dry-run'}")

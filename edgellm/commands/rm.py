@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import Annotated
 
 import typer
 
-from edgellm.commands.completion import installed_names
-from edgellm.commands.workspace import workspace
-from edgellm.ui import options
+from edgellm.errors import UsageError
+from edgellm.models.local.registration import SOURCE as IMPORTED
+from edgellm.models.local.removal import Removed, remove
+from edgellm.models.local.store import InstalledModel
+from edgellm.ui.console import note
+from edgellm.ui.model_names import installed_names
+from edgellm.ui.options import QuietOutput
+from edgellm.ui.progress import progress
+from edgellm.ui.render import render
+from edgellm.units import size
+from edgellm.workspace import workspace
 
 
 def rm(
@@ -16,39 +26,49 @@ def rm(
         list[str], typer.Argument(help="Installed models, see `edgellm list`.", autocompletion=installed_names)
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
+    *,
+    output: QuietOutput,
+) -> list[Removed]:
     """Remove models from this machine.
 
-    Only files that no other model uses are deleted, in edgellm's store and in the Hugging Face cache; imported files
-    are only forgotten.
+    Files are deleted in edgellm's store and in the Hugging Face cache, unless another model uses them. Imported files
+    stay; only their name is removed.
 
     Example: edgellm rm smollm2
     """
-    import sys
-
-    from edgellm.errors import UsageError
-    from edgellm.models.removing import remove
-    from edgellm.ui.console import note, print_json
-    from edgellm.ui.progress import progress
-    from edgellm.ui.units import size
-
     here = workspace()
     found = [here.store.get(name) for name in dict.fromkeys(models)]
-    if not yes and not as_json:
+    if not yes and not output.as_json:
         if not sys.stdin.isatty():
             raise UsageError(
                 "rm asks before it removes, and there is no terminal to ask on",
-                hint=f"edgellm rm --yes {' '.join(models)}",
+                hint=f"edgellm rm --yes {shlex.join(models)}",
             )
-        sizes = ", ".join(f"{model.name} ({size(sum(part.size for part in model.files))})" for model in found)
-        typer.confirm(f"Remove {sizes}?", abort=True, err=True)
-    with progress(quiet=quiet or as_json) as report:
-        removed = [remove(here.store, model, here.hub_cache, report=report) for model in found]
-    if as_json:
-        print_json(removed)
-        return
+        typer.confirm(f"Remove {', '.join(map(_described, found))}?", abort=True, err=True)
+    with progress(quiet=output.silent) as report:
+        removed = [
+            remove(
+                here.store,
+                model,
+                here.hub_cache,
+                tunings=here.settings.tunings,
+                packed=here.packed,
+                prompts=here.all_prompts,
+                report=report,
+            )
+            for model in found
+        ]
+    return render(output, removed, _print)
+
+
+def _print(removed: list[Removed]) -> None:
     for each in removed:
+        freed = f", {size(each.freed)} freed" if each.freed or not each.kept else ""
         kept = f"; {', '.join(map(str, each.kept))} stays" if each.kept else ""
-        note(f"removed {each.name}, {size(each.freed)} freed{kept}")
+        note(f"removed {each.name}{freed}{kept}")
+
+
+def _described(model: InstalledModel) -> str:
+    if model.source == IMPORTED:
+        return f"the name {model.name} (its file {model.path} stays)"
+    return f"{model.name} ({size(sum(part.size for part in model.files))})"

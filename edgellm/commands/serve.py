@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import contextlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from edgellm.commands.completion import model_names
-from edgellm.commands.workspace import Workspace, workspace
+from edgellm.cache.decision import DEFAULT_ERROR
+from edgellm.cache.decision import EMBEDDER as COMPARER
+from edgellm.documents.collection import RERANKER
+from edgellm.documents.index import EMBEDDER
+from edgellm.documents.shelf import Shelf
+from edgellm.errors import EdgellmError, ModelNotFound, UsageError
+from edgellm.library import DEFAULT_EMBEDDER, NO_EMBEDDER
+from edgellm.serve.documents.stores import ALL
+from edgellm.serve.http.current import Handled
+from edgellm.serve.http.origins import ANY, Origins
+from edgellm.serve.options import ServeOptions
+from edgellm.serve.server import serve as run
+from edgellm.serve.service import Service
+from edgellm.serve.watch.status import status_of
+from edgellm.serve.workers.catalog import Catalog, ServedModel, served_model
 from edgellm.ui import options
-
-if TYPE_CHECKING:
-    from edgellm.engine.installed import InstalledEngine
-    from edgellm.serve.catalog import ServedModel
-    from edgellm.serve.current import Handled
-    from edgellm.serve.service import Service
+from edgellm.ui.console import note, printable, stderr
+from edgellm.ui.flags import prompt_cache_size
+from edgellm.ui.local_engine import building_workspace
+from edgellm.ui.local_model import find_model
+from edgellm.ui.model_names import model_names
+from edgellm.ui.options import LoadFlags, QuietOutput
+from edgellm.ui.render import render
+from edgellm.ui.served_tools import served_tools
+from edgellm.units import parse_size, size
+from edgellm.workspace import Workspace
 
 # Models that the greeting lists.
 MOST_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModels:
+    """Where the server is, and the names of its models; printed when it is ready."""
+
+    url: str
+    models: list[str]
 
 
 def serve(
@@ -27,107 +56,169 @@ def serve(
             help="Models to offer, by name or path. [default: all installed ones]", autocompletion=model_names
         ),
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.", envvar="EDGELLM_HOST")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", min=1, max=65535, help="Port to listen on.", envvar="EDGELLM_PORT")
-    ] = 11435,
-    slots: Annotated[
-        int, typer.Option("--slots", min=1, max=256, help="Requests a model answers at once.", envvar="EDGELLM_SLOTS")
-    ] = 4,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 11435,
+    slots: Annotated[int, typer.Option("--slots", min=1, max=256, help="Requests a model answers at once.")] = 4,
     api_key: Annotated[
         list[str] | None,
-        typer.Option("--api-key", help="A key that clients must send; may be given again.", envvar="EDGELLM_API_KEY"),
+        typer.Option("--api-key", help="A key that clients must send; can be repeated."),
     ] = None,
     no_auth: Annotated[
-        bool, typer.Option("--no-auth", help="Let anybody who reaches another --host use it without a key.")
+        bool, typer.Option("--no-auth", help="With another --host: let anybody who reaches it use it without a key.")
     ] = False,
-    ctx_size: options.ContextSize = None,
-    kv: options.KVType = None,
-    max_memory: options.MaxMemory = None,
-    max_loaded: Annotated[
-        int, typer.Option("--max-loaded", min=1, help="Models in memory at once.", envvar="EDGELLM_MAX_LOADED")
-    ] = 3,
+    max_loaded: Annotated[int, typer.Option("--max-loaded", min=1, help="Models in memory at once.")] = 3,
     keep_alive: Annotated[
         float,
-        typer.Option(
-            "--keep-alive", help="Seconds to keep a model that nobody uses; -1: always.", envvar="EDGELLM_KEEP_ALIVE"
-        ),
+        typer.Option("--keep-alive", help="Seconds to keep an unused model in memory; -1: always."),
     ] = 900,
     queue: Annotated[
         int,
-        typer.Option("--queue", min=0, max=10000, help="Requests that may wait for a slot.", envvar="EDGELLM_QUEUE"),
+        typer.Option("--queue", min=0, max=10000, help="Requests that may wait for a slot."),
     ] = 64,
     allowed_host: Annotated[
-        list[str] | None, typer.Option("--allowed-host", help="Another name that this server is reached by.")
+        list[str] | None,
+        typer.Option("--allowed-host", help="Another host name that clients use for this server."),
     ] = None,
     allowed_origin: Annotated[
         list[str] | None,
-        typer.Option("--allowed-origin", help="A web page's origin that may use it, e.g. https://chat.example."),
+        typer.Option(
+            "--allowed-origin",
+            help="The origin of web pages that may use it: https://chat.example, app://obsidian.md, "
+            "'vscode-webview://*', or '*' for all. Can be repeated.",
+        ),
     ] = None,
+    chats: Annotated[
+        bool | None,
+        typer.Option(
+            "--chats/--no-chats",
+            help="Share the saved chats with the page. [default: only on 127.0.0.1, without keys and allowed hosts]",
+            show_default=False,
+        ),
+    ] = None,
+    documents: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--docs",
+            help="Answer from a collection of documents, as the model MODEL@NAME and through OpenAI's vector stores; "
+            "'all' for all collections. Can be repeated. [default: all, for the page and for programs of this machine "
+            "only, on 127.0.0.1 without keys and allowed hosts]",
+            show_default=False,
+        ),
+    ] = None,
+    no_documents: Annotated[bool, typer.Option("--no-docs", help="Offer no documents, on the page either.")] = False,
+    tools: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tools",
+            metavar="NAME,...",
+            help="Run these tools here for clients that ask for them, without a question: as `edgellm tools` lists "
+            "them. Can be repeated. [default: none]",
+            show_default=False,
+        ),
+    ] = None,
+    mcp: options.McpFile = None,
+    mcp_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mcp-host",
+            help="A host (HOST or HOST:PORT) where clients may use MCP servers of their own choice; 'public' "
+            "for all public addresses. Can be repeated. [default: none]",
+            show_default=False,
+        ),
+    ] = None,
+    answer_cache: options.AnswerCaching = False,
+    answer_cache_error: options.AnswerError = DEFAULT_ERROR,
+    answer_cache_sampled: options.AnswersSampled = False,
     loop_guard: options.Guard = True,
-    threads: options.Threads = None,
-    force: options.Force = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    truncate: Annotated[
+        bool,
+        typer.Option(
+            "--truncate",
+            help="Drop the oldest part of prompts longer than the context, for clients that cannot ask for it; "
+            "the system message and the last question stay. [default: an error with both counts]",
+        ),
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="A line for each request, on stderr.")] = False,
     offline: options.Offline = False,
-) -> None:
+    *,
+    load: LoadFlags,
+    output: QuietOutput,
+) -> ServedModels:
     """Serve models over HTTP: the APIs of OpenAI, Ollama and Anthropic on one port.
 
-    A model is loaded by its first request. The context holds for each request. Ctrl-C or SIGTERM lets answers under way
-    end first.
+    A model is loaded by its first request. --ctx-size is the context of each request. Ctrl-C or SIGTERM lets running
+    answers end first.
 
     \b
     Examples: edgellm serve smollm2
               edgellm serve bitnet-2b minilm --slots 2 --ctx-size 8192
+              edgellm serve smollm2 --docs manuals
+              edgellm serve smollm2 --tools calculator,web_search,files
               edgellm serve --host 0.0.0.0 --api-key "$(openssl rand -hex 16)"
     """
-    from edgellm.errors import UsageError
-    from edgellm.serve.catalog import Catalog
-    from edgellm.serve.options import ServeOptions
-    from edgellm.serve.server import serve as run
-    from edgellm.ui.console import print_json
-    from edgellm.ui.units import parse_size
 
-    here = workspace(offline=offline)
+    here = building_workspace(offline=offline, quiet=output.silent)
     asked = ServeOptions(
         host=host,
         port=port,
         n_slots=slots,
-        n_ctx=ctx_size,
-        kv_type=kv,
-        n_threads=threads,
-        max_memory=parse_size(max_memory, "--max-memory") if max_memory else None,
+        n_ctx=load.ctx_size,
+        kv_type=load.kv,
+        n_threads=load.threads,
+        tuned=load.tuned,
+        draft=load.drafts,
+        max_memory=parse_size(load.max_memory, "--max-memory") if load.max_memory else None,
         max_loaded=max_loaded,
         idle_seconds=None if keep_alive < 0 else keep_alive,
-        force=force,
+        force=load.force,
         loop_guard=loop_guard,
+        truncate=truncate,
         api_keys=frozenset(api_key or ()),
         allowed_hosts=frozenset(name.lower() for name in allowed_host or ()),
-        allowed_origins=frozenset(allowed_origin or ()),
+        allowed_origins=Origins.of(allowed_origin or ()).patterns,
+        chats=chats,
+        documents=() if no_documents else tuple(documents) if documents else None,
+        embedder=DEFAULT_EMBEDDER,
+        prompt_cache=prompt_cache_size(load.prompt_cache),
+        answer_cache=answer_cache,
+        answer_cache_error=answer_cache_error,
+        answer_cache_sampled=answer_cache_sampled,
         max_queue=queue,
     )
     if not asked.is_local and not asked.api_keys and not no_auth:
-        why = "whoever reaches the port could use it, and any web page could"
+        why = "anybody who reaches the port could use it, and so could any web page"
         raise UsageError(f"--host {host} needs a key", why=why, hint="--api-key KEY, or --no-auth if that is meant")
-    engine = _engine(here)
-    catalog = Catalog(_served(here, models or [], quiet=quiet or as_json))
+    if no_documents and documents:
+        raise UsageError("--docs and --no-docs exclude each other", hint="leave one out")
+    if ANY in asked.allowed_origins and not asked.api_keys:
+        note("--allowed-origin '*' without a key: every web page that you open can use this server")
+    engine = here.engine_with_tools
+    helpers = _helpers(here, asked) if asked.offers_documents else []
+    if (answer_cache or tools) and COMPARER in here.store.names():
+        helpers.append(COMPARER)  # which compares questions, with others or with what tools are for
+    served = _served(here, models or [], quiet=output.silent)
+    names = {model.name for model in served}
+    helpers = [name for name in helpers if name not in names]
+    if asked.documents is None:  # nobody has asked for them: nothing is pulled, and no list has another model
+        helpers = [name for name in helpers if here.store.find(name) or Path(name).is_file()]
+        catalog = Catalog(served, _offered_if_here(here, helpers, quiet=output.silent))
+    else:
+        catalog = Catalog([*served, *_offered_if_here(here, helpers, quiet=output.silent)])
+
+    result = ServedModels(asked.url, [model.name for model in catalog])
 
     def ready(service: Service) -> None:
-        if as_json:
-            print_json({"url": asked.url, "models": [model.name for model in catalog]})
-        elif not quiet:
-            _greet(service)
+        render(output, result, lambda _: None if output.quiet else _greet(service))
+        sys.stdout.flush()
 
-    run(asked, catalog, engine, here.settings, on_ready=ready, on_request=_tell if verbose else None)
+    report = _print_request if verbose else None
+    with served_tools(here, tools or (), mcp=mcp, hosts=mcp_host or (), quiet=output.silent) as running:
+        run(asked, catalog, engine, here.settings, on_ready=ready, on_request=report, tools=running)
+    return result
 
 
 def _greet(service: Service) -> None:
-    """What is served, where, to whom, and what to type next."""
-    from edgellm.serve.status import status_of
-    from edgellm.ui.console import note, printable, stderr
-    from edgellm.ui.units import size
-
+    """Print the models, the address, who can reach it, and what to type next."""
     options, status = service.options, status_of(service)
     reach = "only this machine can reach it" if options.is_local else f"reachable at {options.host}:{options.port}"
     lock = "with a key" if options.api_keys else "without a key"
@@ -141,15 +232,24 @@ def _greet(service: Service) -> None:
     if len(status.models) > len(shown):
         note(f"  and {len(status.models) - len(shown)} more: edgellm list")
     note(f"{size(status.available_bytes)} of memory available; a model is loaded by its first request")
+    if options.shares_chats:
+        note("the page shares the saved chats of edgellm chats; --no-chats keeps them closed")
+    if service.documents is not None and options.documents is None:
+        note("documents: drop files on the page, and ask; --no-docs keeps that closed")
+    elif service.documents is not None:
+        names = ", ".join(store.name for store in service.documents.all()) or "none yet"
+        note(printable(f"documents  {names}: choose the model NAME@COLLECTION, or use OpenAI's file_search"))
+    if service.tools is not None:
+        names = ", ".join(service.tools.tools) or "none of its own"
+        note(printable(f"tools  {names}: they run here, without a question, for clients that ask for them"))
+    if options.answer_cache:
+        note("answers at temperature 0 are kept and given again for questions that mean the same: edgellm cache stats")
     note(f"page  {options.url}/    OpenAI  {options.url}/v1    Ollama, Anthropic  {options.url}")
     note("next: edgellm connect CLIENT    edgellm ps    Ctrl-C stops")
 
 
-def _tell(request: Handled) -> None:
-    """A request that is over, as a line."""
-    import sys
-
-    from edgellm.ui.console import printable
+def _print_request(request: Handled) -> None:
+    """Print a line for a request that is over."""
 
     speed = f"  {request.decode_rate:.1f} tok/s" if request.decode_rate else ""
     model = f"  {request.model}" if request.model else ""
@@ -159,34 +259,48 @@ def _tell(request: Handled) -> None:
     sys.stderr.flush()
 
 
-def _engine(here: Workspace) -> InstalledEngine:
-    from edgellm.engine.installed import require
-    from edgellm.errors import EngineMissing
-    from edgellm.serve.server import PROGRAM
+def _helpers(here: Workspace, options: ServeOptions) -> list[str]:
+    """The embedding models and rerankers of the collections that are offered, and the embedding model for new ones.
 
-    engine = require(here.settings, here.stack)
-    if not (engine.programs / PROGRAM).exists():
-        why = "it is compiled on demand, in three to six minutes"
-        raise EngineMissing("llama-server is not built", why=why, hint="edgellm engine build --tools")
-    return engine
+    Raises:
+        CollectionNotFound: there is no such collection.
+    """
+    shelf = Shelf(here.settings.documents)
+    for name in options.documents or ():
+        if name != ALL:
+            shelf.require(name)
+    found = [options.embedder]
+    for name in shelf.names():
+        with contextlib.suppress(EdgellmError), shelf.open(name) as collection:
+            found += [collection.setting(each) or "" for each in (EMBEDDER, RERANKER)]
+    return [name for name in dict.fromkeys(found) if name not in ("", NO_EMBEDDER)]
+
+
+def _offered_if_here(here: Workspace, names: list[str], *, quiet: bool) -> list[ServedModel]:
+    """Models that find documents; without one they are found by the others, or by their words alone."""
+    found = []
+    for name in names:
+        try:
+            found.append(_offered(here, name, quiet=quiet))
+        except EdgellmError as error:
+            note(f"{name}: {error.what}; documents are found without it: edgellm pull {name}")
+    return found
 
 
 def _served(here: Workspace, names: list[str], *, quiet: bool) -> list[ServedModel]:
-    from edgellm.errors import EdgellmError, ModelNotFound
-    from edgellm.serve.catalog import served_model
-    from edgellm.ui.console import note
-
     if names:
-        found = [(name, *here.model_file(name, quiet=quiet)) for name in names]
-        return [
-            served_model(path.stem if name.endswith(".gguf") else name, path, recipe) for name, path, recipe in found
-        ]
+        return [_offered(here, name, quiet=quiet) for name in names]
     served = []
     for name in here.store.names():
         try:
-            served.append(served_model(name, *here.model_file(name, quiet=quiet)))
+            served.append(_offered(here, name, quiet=quiet))
         except EdgellmError as error:
             note(f"{name} is left out: {error.what}")
     if not served:
         raise ModelNotFound("no model is installed", hint="edgellm pull smollm2, or edgellm serve smollm2")
     return served
+
+
+def _offered(here: Workspace, name: str, *, quiet: bool) -> ServedModel:
+    local = find_model(here, name, quiet=quiet)
+    return served_model(local.path.stem if name.endswith(".gguf") else name, local.path, local.recipe)

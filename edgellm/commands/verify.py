@@ -6,21 +6,27 @@ from typing import Annotated
 
 import typer
 
-from edgellm.commands.completion import installed_names
-from edgellm.commands.workspace import workspace
-from edgellm.ui import options
-
-EXIT_CORRUPT = 6
+from edgellm.exit_codes import ExitCode
+from edgellm.models.local.registration import SOURCE as IMPORTED
+from edgellm.models.local.store import InstalledModel
+from edgellm.models.local.verification import Checked
+from edgellm.models.local.verification import verify as verify_models
+from edgellm.ui.console import note, print_line
+from edgellm.ui.model_names import installed_names
+from edgellm.ui.options import QuietOutput
+from edgellm.ui.progress import progress
+from edgellm.ui.render import render
+from edgellm.workspace import workspace
 
 
 def verify(
     models: Annotated[
         list[str] | None, typer.Argument(help="Installed models. [default: all]", autocompletion=installed_names)
     ] = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Check that the files of installed models are still what they were, without the network.
+    *,
+    output: QuietOutput,
+) -> list[Checked]:
+    """Check, without the network, that the files of installed models have not changed.
 
     Exit code 6 when one is not.
 
@@ -28,27 +34,23 @@ def verify(
     Examples: edgellm verify
               edgellm verify smollm2 --json
     """
-    from edgellm.models.registering import SOURCE as IMPORTED
-    from edgellm.models.verifying import verify as verify_models
-    from edgellm.ui.console import note, print_json, print_line
-    from edgellm.ui.progress import progress
-
     here = workspace()
     found = [here.store.get(name) for name in dict.fromkeys(models)] if models else here.store.all()
-    with progress(quiet=quiet or as_json) as report:
+    with progress(quiet=output.silent) as report:
         checked = list(verify_models(found, report=report))
-    if as_json:
-        print_json(checked)
-    else:
-        for each in checked:
-            print_line(f"{'ok     ' if each.ok else 'CORRUPT'}  {each.name}  {each.path}  {each.problem}".rstrip())
-        if not found:
-            note("no model is installed")
+    render(output, checked, lambda checked: _print(checked, found))
+    if not all(each.ok for each in checked):
+        raise typer.Exit(ExitCode.CORRUPT)
+    return checked
+
+
+def _print(checked: list[Checked], found: list[InstalledModel]) -> None:
+    for each in checked:
+        print_line(f"{'ok     ' if each.ok else 'CORRUPT'}  {each.name}  {each.path}  {each.problem}".rstrip())
+    if not found:
+        note("no model is installed")
     bad = {each.name for each in checked if not each.ok}
-    if bad and not as_json:
-        for model in found:
-            if model.name in bad:
-                again = f"edgellm rm {model.name}" if model.source == IMPORTED else f"edgellm pull --force {model.name}"
-                note(f"try: {again}")
-    if bad:
-        raise typer.Exit(EXIT_CORRUPT)
+    for model in found:
+        if model.name in bad:
+            again = f"edgellm rm {model.name}" if model.source == IMPORTED else f"edgellm pull --force {model.name}"
+            note(f"try: {again}")

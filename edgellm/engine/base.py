@@ -1,11 +1,11 @@
-"""What the rest of edgellm knows of an engine: models, contexts, samplers; no ctypes, no llama.cpp.
+"""The engine interface that the rest of edgellm uses: models, contexts and samplers, without ctypes or llama.cpp.
 
     model = engine.load(path)
     context = model.open_context(n_ctx=4096, n_batch=256, n_threads=4)
     context.decode(model.tokenize("The capital of France is"))
     token = context.open_sampler(Sampling(temperature=0)).sample()
 
-`engine.llama` is the real one, `engine.fake` a scripted one for tests of what lies above.
+`engine.llama` is the real engine; `engine.fake` is a scripted one for tests of the layers above.
 """
 
 from __future__ import annotations
@@ -13,50 +13,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
+from edgellm.engine.sampling import Sampling
 from edgellm.progress import Report, silent
 
-# An engine rounds its contexts up to a multiple of so many tokens.
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+# An engine rounds the size of a context up to a multiple of this many tokens.
 CONTEXT_PADDING = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is chosen; temperature 0 is greedy. The order of the steps is llama.cpp's own:
-    penalties, DRY, top-k, top-p, min-p, temperature.
-
-    The three penalties look at the last `repeat_last_n` tokens. DRY ("don't repeat yourself") looks at all tokens and
-    lowers whatever would continue a sequence that was there before: `dry_multiplier` x `dry_base` to the power of
-    what it is longer than `dry_allowed_length` tokens; a multiplier of 0 is off. `grammar` is GBNF whose start rule
-    is `root`: only what it permits is drawn, and the answer ends when it does; empty for none. `grammar_is_harmless`:
-    it is known that no step through it takes long; others are kept in a process of their own, which can be ended.
-    """
-
-    temperature: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    repeat_penalty: float = 1.0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    repeat_last_n: int = 64
-    dry_multiplier: float = 0.0
-    dry_base: float = 1.75
-    dry_allowed_length: int = 2
-    grammar: str = ""
-    grammar_is_harmless: bool = False
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a loaded model says of itself. `bos` and `eos` are token texts, empty when there is none.
+    """A loaded model's description of itself. `bos` and `eos` are token texts, empty when there is none.
 
-    `pooled`: it makes one vector of a text, of `n_embd` numbers; such a model is for `open_embedder`.
+    `n_shared` bytes of it are not in this process's own memory, but in a packed file that processes share.
+    `pooled` means that the model turns a text into one vector of `n_embd` numbers; use `open_embedder` for it. If it
+    `ranks`, it turns a question and a text into one number instead; use `open_ranker`. The cache of a `recurrent` one
+    cannot be truncated.
     """
 
     path: Path
@@ -71,17 +48,24 @@ class ModelInfo:
     eos: str
     n_embd: int = 0
     pooled: bool = False
+    ranks: bool = False
+    n_shared: int = 0
+    recurrent: bool = False
 
 
 class Sampler(Protocol):
-    """Chooses one sequence's tokens; holds the random state, the recent tokens for the penalties and the place in
-    the grammar."""
+    """Chooses the tokens of one sequence. It holds the random state, the recent tokens for the penalties, and the
+    state of the grammar."""
 
-    def sample(self) -> int:
-        """The next token by the logits of the last one; it is remembered for the penalties and the grammar."""
+    def sample(self, row: int = -1) -> int:
+        """Return the next token, and update the penalties and the grammar.
+
+        It is drawn from the logits after the last token of the sequence in the last `decode`, or after an earlier one
+        of that `decode` if it had `every_logits`: -2 is the last but one.
+        """
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
 
 
 class Context(Protocol):
@@ -89,90 +73,118 @@ class Context(Protocol):
 
     @property
     def n_ctx(self) -> int:
-        """Tokens that fit."""
+        """The number of tokens that fit in the context."""
 
     @property
     def n_batch(self) -> int:
-        """Tokens that one `decode` takes at most."""
+        """The maximum number of tokens in one `decode`."""
 
     @property
     def tokens(self) -> Sequence[int]:
         """The tokens in the KV cache, in order."""
 
-    def keep(self, n_tokens: int) -> int:
-        """Drop what comes after the first `n_tokens`; returns how many are left (0 where a cache cannot be cut)."""
+    @property
+    def can_truncate(self) -> bool:
+        """Whether `keep` can leave a part of the cache; a recurrent state is kept whole or not at all."""
 
-    def decode(self, tokens: Sequence[int]) -> None:
-        """Append 1 to `n_batch` tokens and compute the logits of the last one."""
+    def keep(self, n_tokens: int) -> int:
+        """Drop all but the first `n_tokens`, and return how many are left (0 if the cache cannot be truncated)."""
+
+    def decode(self, tokens: Sequence[int], *, every_logits: bool = False) -> None:
+        """Append 1 to `n_batch` tokens and compute the logits of the last one, or of each of them."""
+
+    def state(self) -> npt.NDArray[np.uint8]:
+        """Return a copy of the KV cache, for `restore` in a context of the same kind."""
+
+    def restore(self, tokens: Sequence[int], state: npt.NDArray[np.uint8]) -> bool:
+        """Replace the KV cache with that of `tokens`; return whether it was possible, else the cache is empty.
+
+        The state must be exactly what `state` returned: the engine computes on with a damaged one.
+        """
 
     def score(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        """As `decode`, with the logits [len(tokens), n_vocab] after each of the tokens (a copy)."""
+        """Like `decode`, but return a copy of the logits [len(tokens), n_vocab] after each token."""
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """Logits [n_vocab] after the last decoded token (a copy)."""
+        """Return a copy of the logits [n_vocab] after the last decoded token."""
 
-    def abort_when(self, wanted: Callable[[], bool] | None) -> None:
-        """Ask again and again while computing, which then fails once it is true; None: no longer.
+    def abort_when(self, condition: Callable[[], bool] | None) -> None:
+        """Poll `condition` during each computation, which fails once it returns True; None stops polling.
 
-        It costs some milliseconds a `decode`, too much for single tokens. What was in the cache before stays.
+        Polling costs a few milliseconds per `decode`, too much for single tokens. An abort leaves the earlier
+        contents of the cache intact.
         """
 
     def open_sampler(self, sampling: Sampling, history: Sequence[int] = ()) -> Sampler:
-        """A new sampler over this context; `history` are the tokens that penalties and DRY already count.
+        """Return a new sampler for this context; `history` holds the tokens that penalties and DRY already count.
 
         Raises:
-            UsageError: the grammar is wrong.
+            UsageError: the grammar is invalid.
         """
 
     def set_threads(self, n_threads: int) -> None:
-        """Compute with so many threads from now on."""
+        """Set the number of threads for the following computations."""
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
 
 
 class Sequences(Protocol):
-    """Several independent sequences, each with its KV cache, computed together: one reading of the weights for all."""
+    """Several independent sequences, each with its own KV cache, computed together with one pass over the weights."""
 
     @property
     def n_seq(self) -> int:
-        """How many; they are named by the numbers 0 to `n_seq` - 1."""
+        """The number of sequences; they are numbered 0 to `n_seq` - 1."""
 
     @property
     def n_ctx(self) -> int:
-        """Tokens that fit into each."""
+        """The number of tokens that fit in each sequence."""
 
     @property
     def n_batch(self) -> int:
-        """Tokens that one `decode` takes at most, those of all sequences together."""
+        """The maximum number of tokens in one `decode`, over all sequences."""
 
     @property
     def tokens(self) -> Sequence[Sequence[int]]:
         """The tokens in the KV cache of each sequence, in order."""
 
+    @property
+    def can_truncate(self) -> bool:
+        """Whether `keep` can leave a part of a cache, as in `Context`."""
+
     def keep(self, seq: int, n_tokens: int) -> int:
-        """Drop what comes after the first `n_tokens` of a sequence; returns how many are left, as in `Context`."""
+        """Drop all but the first `n_tokens` of a sequence, and return how many are left, as in `Context`."""
 
     def copy(self, source: int, target: int, n_tokens: int) -> int:
-        """Let a sequence consist of just the first `n_tokens` of another, without computing them again.
+        """Replace a sequence with the first `n_tokens` of another, without computing them again.
 
-        Returns how many there are, 0 where a cache cannot be cut. It costs about as much as copying a whole cache.
+        Return how many tokens it has now (0 if the cache cannot be truncated). The cost is that of copying a whole
+        cache, or nothing if the sequences share one.
         """
 
-    def decode(self, tokens: Mapping[int, Sequence[int]]) -> None:
-        """Append tokens to some of the sequences and compute the logits of the last one of each of those."""
+    def state(self, seq: int) -> npt.NDArray[np.uint8]:
+        """Return a copy of the KV cache of a sequence, as in `Context`."""
+
+    def restore(self, seq: int, tokens: Sequence[int], state: npt.NDArray[np.uint8]) -> bool:
+        """Replace the KV cache of a sequence, as in `Context`."""
+
+    def decode(self, tokens: Mapping[int, Sequence[int]], *, every_logits: bool = False) -> None:
+        """Append tokens to some of the sequences; compute the logits of the last token of each, or of every token."""
+
+    def score(self, tokens: Mapping[int, Sequence[int]]) -> dict[int, npt.NDArray[np.float32]]:
+        """Like `decode`, but return a copy of the logits [len(tokens), n_vocab] of each sequence, after each token."""
 
     def logits(self, seq: int) -> npt.NDArray[np.float32]:
-        """Logits [n_vocab] after the last token of a sequence (a copy); it must have been in the last `decode`."""
+        """Return a copy of the logits [n_vocab] after a sequence's last token; it must be in the last `decode`."""
 
     def open_sampler(self, seq: int, sampling: Sampling, history: Sequence[int] = ()) -> Sampler:
-        """A new sampler of one sequence, as in `Context`; it samples after a `decode` that the sequence was in."""
+        """Return a new sampler for one sequence, as in `Context`; call it after a `decode` with that sequence."""
 
     def set_threads(self, n_threads: int) -> None:
-        """Compute with so many threads from now on."""
+        """Set the number of threads for the following computations."""
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
 
 
 class Embedder(Protocol):
@@ -180,17 +192,31 @@ class Embedder(Protocol):
 
     @property
     def n_seq(self) -> int:
-        """Texts that one `embed` takes at most."""
+        """The maximum number of texts in one `embed`."""
 
     @property
     def n_ctx(self) -> int:
-        """Tokens that they may have together."""
+        """The maximum number of tokens of all these texts together."""
 
     def embed(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
-        """The vectors [len(texts), n_embd] of some texts, given as tokens; each has length 1."""
+        """Return the unit vectors [len(texts), n_embd] of texts given as tokens."""
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
+
+
+class Ranker(Protocol):
+    """Says how well a text answers a question."""
+
+    @property
+    def n_ctx(self) -> int:
+        """The maximum number of tokens of question and text together."""
+
+    def rank(self, pair: Sequence[int]) -> float:
+        """Return the score of a pair given as tokens; more is better, and the range is the model's."""
+
+    def close(self) -> None:
+        """Free the memory."""
 
 
 class Model(Protocol):
@@ -198,45 +224,89 @@ class Model(Protocol):
 
     @property
     def info(self) -> ModelInfo:
-        """What the model says of itself."""
+        """The model's description of itself."""
 
     def tokenize(self, text: str, *, special: bool = False, bos: bool = True) -> list[int]:
-        """Token ids.
+        """Return the token ids of a text.
 
-        `special`: texts such as "<|im_end|>" become control tokens; `bos`: begin as the vocabulary wants.
+        With `special`, texts such as "<|im_end|>" become control tokens. With `bos`, the result starts with a BOS
+        token if the vocabulary asks for one.
         """
 
     def tokenize_input(self, text: str) -> list[int]:
-        """Token ids of a text to embed, with what the vocabulary puts before and after it."""
+        """Return the token ids of a text to embed, with the tokens that the vocabulary puts around it."""
+
+    def tokenize_pair(self, question: str, text: str) -> list[int]:
+        """Return the token ids of a question and a text to rank, as the file says that they are put together."""
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token, empty for control tokens; a character may be split over several tokens."""
+        """Return the bytes of a token, empty for control tokens; several tokens may share one character."""
 
     def token_text(self, token: int) -> str:
-        """What the vocabulary calls a token: "<|im_end|>", say; it has its own way of writing ordinary text."""
+        """Return a token as the vocabulary writes it, such as "<|im_end|>"; its spelling may differ from the text."""
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends an answer."""
 
     def open_context(
-        self, *, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+        self,
+        *,
+        n_ctx: int,
+        n_batch: int,
+        n_threads: int,
+        n_threads_batch: int | None = None,
+        type_k: str = "F16",
+        type_v: str = "F16",
+        flash_attention: bool | None = None,
     ) -> Context:
-        """A new, empty context that computes up to `n_batch` tokens at once; its cache is kept in these types."""
+        """Return a new, empty context for up to `n_batch` tokens per `decode`, with a cache of these types.
+
+        `n_threads_batch` threads compute several tokens at once; None: as many as for one. `flash_attention` None
+        leaves that to the engine, and some cache types need it or cannot have it.
+        """
 
     def open_sequences(
-        self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+        self,
+        *,
+        n_seq: int,
+        n_ctx: int,
+        n_batch: int,
+        n_threads: int,
+        n_threads_batch: int | None = None,
+        type_k: str = "F16",
+        type_v: str = "F16",
+        flash_attention: bool | None = None,
+        shared: bool = False,
     ) -> Sequences:
-        """`n_seq` new, empty sequences of `n_ctx` tokens each that are computed together."""
+        """Return `n_seq` new, empty sequences of `n_ctx` tokens each, to be computed together.
+
+        If `shared`, they have one cache of `n_ctx` tokens in all, in which tokens that were copied count once.
+        """
 
     def open_embedder(self, *, n_seq: int, n_ctx: int, n_threads: int) -> Embedder:
-        """What computes the vectors of up to `n_seq` texts at once, of `n_ctx` tokens together."""
+        """Return an embedder for up to `n_seq` texts at once, with `n_ctx` tokens together."""
+
+    def open_ranker(self, *, n_ctx: int, n_threads: int) -> Ranker:
+        """Return a ranker for pairs of up to `n_ctx` tokens."""
 
     def close(self) -> None:
-        """Give the memory back; contexts must be closed before."""
+        """Free the memory; close all contexts first."""
 
 
 class Engine(Protocol):
-    """Loads models."""
+    """Loads GGUF files as models."""
 
     def load(self, path: Path, *, report: Report = silent) -> Model:
         """Map and prepare a GGUF file."""
+
+
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """The length of the common beginning of two sequences."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -1,10 +1,10 @@
-"""The real engine: our llama.cpp, in process, through the low-level bindings. The only importer of `llama_cpp`.
+"""The real engine: our llama.cpp, run in process through its low-level bindings. Only this module imports `llama_cpp`.
 
-    engine = LlamaEngine(installed.require(settings, stack))
+    engine = LlamaEngine(installed)
     model = engine.load(Path("model.gguf"))
 
-The bindings come from the engine's own directory and load the library beside them; a library that does not tell
-the expected patch stamp (a stock one, say) is refused.
+The bindings come from the engine's own directory and load the library beside them. A library that does not report
+the expected patch stamp, such as a stock one, is refused.
 """
 
 from __future__ import annotations
@@ -19,29 +19,35 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgellm.engine import kernels
+from edgellm.engine import end_tokens, kernels
 from edgellm.engine.base import CONTEXT_PADDING, ModelInfo
-from edgellm.engine.grammar_watch import GrammarWatch
-from edgellm.engine.installed import BUILD_COMMAND, InstalledEngine
-from edgellm.engine.llama_context import LlamaContext, LlamaEmbedder, LlamaSequences
+from edgellm.engine.builds.installed import BUILD_COMMAND, InstalledEngine
+from edgellm.engine.grammar.watch import GrammarWatch
+from edgellm.engine.llama_context import LlamaContext, LlamaEmbedder, LlamaRanker, LlamaSequences
 from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel, UsageError
 from edgellm.formats.quant_types import named_type
 from edgellm.progress import Progress, Report, silent
 
+if TYPE_CHECKING:
+    from edgellm.models.local.packed import PackedFile, PackedFiles
+
 GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR = 3, 4
-# What the engine says when the system refuses it memory, at any level.
+# The engine's messages, at any level, when an allocation fails.
 OUT_OF_MEMORY = re.compile(r"alloc|mmap failed|Cannot allocate memory|out of memory", re.IGNORECASE)
-FLASH_ATTENTION_ON = 1
+FLASH_ATTENTION_OFF, FLASH_ATTENTION_ON = 0, 1
 NULL_TOKEN = -1
+POOLING_RANK = "4"  # LLAMA_POOLING_TYPE_RANK, as metadata
+OVERRIDE_INTEGER = 0  # LLAMA_KV_OVERRIDE_TYPE_INT
 
 
 class LlamaEngine:
-    """The engine of one directory, loaded into this process."""
+    """An installed engine, loaded into this process. It keeps the weights of large models in `packed` files, if any."""
 
-    def __init__(self, installed: InstalledEngine) -> None:
+    def __init__(self, installed: InstalledEngine, packed: PackedFiles | None = None) -> None:
         self.installed = installed
+        self._packed = packed
         self.messages: deque[str] = deque(maxlen=200)
         self._transcript: list[str] | None = None
         self._c = _import_bindings(installed)
@@ -53,22 +59,22 @@ class LlamaEngine:
 
     @property
     def stamp(self) -> str:
-        """The patch stamp that the loaded library itself tells."""
+        """The patch stamp that the loaded library reports."""
         return _stamp_of(self._c)
 
     @property
     def bindings(self) -> Any:
-        """The low-level module over the engine's library, for calls that belong to no model."""
+        """The low-level bindings of the engine's library, for calls that need no model."""
         return self._c
 
     def _listen(self) -> None:
-        """Take the library's messages, which go to the engine that asked last, and outlive it: C keeps the address."""
+        """Receive the library's log; only the last engine to call this gets it. C keeps the callback's address."""
         self._c.llama_log_set(self._log, None)
         self._c.edgellm_listener = self._log
 
     @contextlib.contextmanager
     def transcript(self) -> Iterator[list[str]]:
-        """Everything that the engine says in between, in its own pieces; a line may be several of them."""
+        """Collect everything the engine logs inside the block, piece by piece; a line may come in several pieces."""
         pieces: list[str] = []
         self._listen()
         self._transcript = pieces
@@ -78,7 +84,7 @@ class LlamaEngine:
             self._transcript = None
 
     def last_error(self) -> str:
-        """The engine's own reason: the first message since the log was cleared, later ones repeat it."""
+        """Return the engine's reason: the first message since the log was cleared, which later ones repeat."""
         return self.messages[0] if self.messages else "the engine gave no reason"
 
     def _on_log(self, level: int, text: bytes, _: object) -> None:
@@ -88,10 +94,11 @@ class LlamaEngine:
             self.messages.append(text.decode(errors="replace").strip())
 
     def load(self, path: Path, *, report: Report = silent, only_vocabulary: bool = False) -> LlamaModel:
-        """Load a GGUF file; `only_vocabulary` is for a model that cuts texts into tokens and computes nothing.
+        """Load a GGUF file; with `only_vocabulary`, the model can tokenize but not compute.
 
         Raises:
-            UnsupportedModel: the engine refuses the file; its own words are in `why`.
+            UnsupportedModel: the engine rejects the file; `why` is its own message.
+            DoesNotFit: there is too little memory.
         """
         self._listen()
         self.messages.clear()
@@ -109,6 +116,8 @@ class LlamaEngine:
         params = self._c.llama_model_default_params()
         params.vocab_only = only_vocabulary
         params.progress_callback = callback = self._c.llama_progress_callback(on_progress)
+        params.kv_overrides = self._overrides(path)  # which keeps the array alive
+        kept = None if only_vocabulary else self._keep_packed(path)
         pointer = self._c.llama_model_load_from_file(os.fsencode(path), params)
         del callback  # kept alive until here
         if failures:
@@ -116,13 +125,27 @@ class LlamaEngine:
         if not pointer:
             why = self.last_error()
             if OUT_OF_MEMORY.search(why):
-                hint = "a smaller model, or another quantization of it"
+                hint = "use a smaller model, or a smaller quantization of it"
                 raise DoesNotFit(f"there is too little memory to load {path.name}", why=why, hint=hint)
             raise UnsupportedModel(f"the engine cannot load {path.name}", why=why, path=str(path))
-        return LlamaModel(self, pointer, path)
+        return LlamaModel(self, pointer, path, n_shared=kept.nbytes if kept else 0)
+
+    def _keep_packed(self, path: Path) -> PackedFile | None:
+        """Have the next load map the packed file of a model, or fill it; returns the file, if the model has one."""
+        kept = self._packed.prepare(path) if self._packed else None
+        kernels.keep_packed(self.installed.libraries, kept.path if kept else None, kept.key if kept else "")
+        return kept
+
+    def _overrides(self, path: Path) -> Any:
+        """What to add to a file's metadata, as the array that ends with an empty key; None for nothing."""
+        added = end_tokens.overrides(path)
+        array = (self._c.llama_model_kv_override * (len(added) + 1))()
+        for entry, (key, value) in zip(array, added.items(), strict=False):
+            entry.tag, entry.key, entry.value.val_i64 = OVERRIDE_INTEGER, key.encode(), value
+        return array if added else None
 
     def load_vocabulary(self, path: Path) -> Any:
-        """The engine's pointer to the vocabulary of a file, without the weights; it stays until the process ends."""
+        """Return the engine's pointer to a file's vocabulary, without weights; it lives until the process ends."""
         params = self._c.llama_model_default_params()
         params.vocab_only = True
         pointer = self._c.llama_model_load_from_file(os.fsencode(path), params)
@@ -132,21 +155,22 @@ class LlamaEngine:
 
 
 class LlamaModel:
-    """Weights and vocabulary of one file."""
+    """The weights and the vocabulary of one file."""
 
-    def __init__(self, engine: LlamaEngine, pointer: Any, path: Path) -> None:
+    def __init__(self, engine: LlamaEngine, pointer: Any, path: Path, n_shared: int = 0) -> None:
         self._engine = engine
         self._c = engine._c
         self._pointer = pointer
         self._vocab = self._c.llama_model_get_vocab(pointer)
         self._grammars = GrammarWatch(engine.installed.directory, path)
-        self.info = self._describe(path)
+        self.info = self._describe(path, n_shared)
 
-    def _describe(self, path: Path) -> ModelInfo:
+    def _describe(self, path: Path, n_shared: int) -> ModelInfo:
         c, pointer = self._c, self._pointer
         template = c.llama_model_chat_template(pointer, None)
         description = ctypes.create_string_buffer(128)
         c.llama_model_desc(pointer, description, len(description))
+        pooling = self._metadata(f"{self._metadata('general.architecture')}.pooling_type")
         return ModelInfo(
             path=path,
             architecture=self._metadata("general.architecture"),
@@ -160,7 +184,10 @@ class LlamaModel:
             bos=self.token_text(c.llama_vocab_bos(self._vocab)),
             eos=self.token_text(c.llama_vocab_eos(self._vocab)),
             n_embd=c.llama_model_n_embd(pointer),
-            pooled=self._metadata(f"{self._metadata('general.architecture')}.pooling_type") not in ("", "0"),
+            pooled=pooling not in ("", "0"),
+            ranks=pooling == POOLING_RANK,
+            n_shared=n_shared,
+            recurrent=c.llama_model_is_recurrent(pointer) or c.llama_model_is_hybrid(pointer),
         )
 
     def _metadata(self, key: str) -> str:
@@ -169,13 +196,13 @@ class LlamaModel:
         return buffer.value.decode(errors="replace") if length >= 0 else ""
 
     def token_text(self, token: int) -> str:
-        """What the vocabulary calls a token; see `base.Model`."""
+        """Return a token as the vocabulary writes it; see `base.Model`."""
         if token == NULL_TOKEN:
             return ""
         return bytes(self._c.llama_vocab_get_text(self._vocab, token)).decode(errors="replace")
 
     def tokenize(self, text: str, *, special: bool = False, bos: bool = True) -> list[int]:
-        """Token ids of a text; see `base.Model`."""
+        """Return the token ids of a text; see `base.Model`."""
         tokens = self._tokens(text, special, around=False)
         first = self._c.llama_vocab_bos(self._vocab)
         if bos and self._c.llama_vocab_get_add_bos(self._vocab) and first != NULL_TOKEN and tokens[:1] != [first]:
@@ -183,21 +210,38 @@ class LlamaModel:
         return tokens
 
     def tokenize_input(self, text: str) -> list[int]:
-        """Token ids of a text to embed; see `base.Model`."""
+        """Return the token ids of a text to embed; see `base.Model`."""
         return self._tokens(text, special=False, around=True)
 
+    def tokenize_pair(self, question: str, text: str) -> list[int]:
+        """Return the token ids of a question and a text to rank; see `base.Model`.
+
+        As llama-server's `format_prompt_rerank`: by the file's template for it, else as the vocabulary separates texts.
+        """
+        c, vocab = self._c, self._vocab
+        if template := c.llama_model_chat_template(self._pointer, b"rerank"):
+            whole = template.decode(errors="replace").replace("{query}", question).replace("{document}", text)
+            return self._tokens(whole, special=True, around=False)
+        begin, end, between = c.llama_vocab_bos(vocab), c.llama_vocab_eos(vocab), c.llama_vocab_sep(vocab)
+        ends = [between if end == NULL_TOKEN else end] if c.llama_vocab_get_add_eos(vocab) else []
+        first, second = (self._tokens(each, special=False, around=False) for each in (question, text))
+        begins = [begin] if c.llama_vocab_get_add_bos(vocab) else []
+        separators = [between] if c.llama_vocab_get_add_sep(vocab) else []
+        pair = [*begins, *first, *ends, *separators, *second, *ends]
+        return [token for token in pair if token != NULL_TOKEN]
+
     def _tokens(self, text: str, special: bool, around: bool) -> list[int]:
-        """`around`: with the tokens that the vocabulary puts before and after a text."""
+        """Tokenize a text; `around` adds the tokens that the vocabulary puts before and after a text."""
         data = text.encode(errors="replace")
         size = len(data) + 2  # never more tokens than bytes, plus BOS and EOS
         buffer = (self._c.llama_token * size)()
         count = self._c.llama_tokenize(self._vocab, data, len(data), buffer, size, around, special)
         if count < 0:
-            raise EngineError("the engine cannot tokenize this text", why=f"it wants room for {-count} tokens")
+            raise EngineError("the engine cannot tokenize this text", why=f"it needs room for {-count} tokens")
         return list(buffer[:count])
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token; see `base.Model`."""
+        """Return the bytes of a token; see `base.Model`."""
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
@@ -211,59 +255,113 @@ class LlamaModel:
         return bool(self._c.llama_vocab_is_eog(self._vocab, token))
 
     def open_context(
-        self, *, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+        self,
+        *,
+        n_ctx: int,
+        n_batch: int,
+        n_threads: int,
+        n_threads_batch: int | None = None,
+        type_k: str = "F16",
+        type_v: str = "F16",
+        flash_attention: bool | None = None,
     ) -> LlamaContext:
-        """A new, empty context of `n_ctx` tokens (rounded up by the engine to what its cache wants).
+        """Return a new, empty context of `n_ctx` tokens, rounded up by the engine; see `base.Model`.
 
         Raises:
             DoesNotFit: the engine could not allocate the cache or its buffers.
-            UnsupportedModel: the model's heads cannot be kept in those types.
+            UnsupportedModel: these cache types do not fit the model's heads.
         """
-        pointer = self._new_context(self._params(n_ctx, n_batch, n_threads, 1, type_k, type_v))
-        return LlamaContext(self._c, pointer, n_ctx, self._grammars)
+        params = self._params(n_ctx, n_batch, n_threads, 1, type_k, type_v, n_threads_batch, flash_attention)
+        pointer = self._new_context(params)
+        return LlamaContext(self._c, pointer, n_ctx, self.info.path.name, self._grammars)
 
     def open_sequences(
-        self, *, n_seq: int, n_ctx: int, n_batch: int, n_threads: int, type_k: str = "F16", type_v: str = "F16"
+        self,
+        *,
+        n_seq: int,
+        n_ctx: int,
+        n_batch: int,
+        n_threads: int,
+        n_threads_batch: int | None = None,
+        type_k: str = "F16",
+        type_v: str = "F16",
+        flash_attention: bool | None = None,
+        shared: bool = False,
     ) -> LlamaSequences:
-        """New, empty sequences of `n_ctx` tokens each (rounded up by the engine); see `base.Sequences`.
+        """Return new, empty sequences of `n_ctx` tokens each, rounded up by the engine; see `base.Model`.
 
         Raises:
             DoesNotFit: the engine could not allocate the caches or its buffers.
         """
-        # The engine divides its context among the sequences, and rounds each one's part down.
+        # The engine divides its context among the sequences and rounds each share down.
         padded = -(-n_ctx // CONTEXT_PADDING) * CONTEXT_PADDING
-        params = self._params(n_seq * padded, max(n_batch, n_seq), n_threads, n_seq, type_k, type_v)
-        return LlamaSequences(self._c, self._new_context(params), n_seq, n_ctx, self._grammars)
+        total = padded if shared else n_seq * padded
+        n_batch = max(n_batch, n_seq)
+        params = self._params(total, n_batch, n_threads, n_seq, type_k, type_v, n_threads_batch, flash_attention)
+        params.kv_unified = shared
+        pointer = self._new_context(params)
+        return LlamaSequences(self._c, pointer, n_seq, n_ctx, self.info.path.name, self._grammars)
 
     def open_embedder(self, *, n_seq: int, n_ctx: int, n_threads: int) -> LlamaEmbedder:
-        """What turns texts of up to `n_ctx` tokens into vectors; see `base.Embedder`.
+        """Return an embedder for texts of up to `n_ctx` tokens together; see `base.Embedder`.
 
         Raises:
-            UnsupportedModel: the file does not say how the vectors of its tokens become one.
+            UnsupportedModel: the file does not say how to pool its token vectors.
             DoesNotFit: the engine could not allocate its buffers.
         """
-        if not self.info.pooled:
-            why = "the file does not say how the vectors of its tokens become one"
+        if not self.info.pooled or self.info.ranks:
+            why = "it ranks texts" if self.info.ranks else "the file does not say how to pool its token vectors"
             raise UnsupportedModel("this is not an embedding model", why=why)
-        n_seq = min(n_seq, n_ctx)  # for more the engine ends the process
+        n_seq = min(n_seq, n_ctx)  # the engine aborts the process for more
+        pointer = self._pooled_context(n_ctx, n_threads, n_seq)
+        return LlamaEmbedder(self._c, pointer, n_seq, n_ctx, self.info.path.name, self.info.n_embd)
+
+    def open_ranker(self, *, n_ctx: int, n_threads: int) -> LlamaRanker:
+        """Return a ranker for pairs of up to `n_ctx` tokens; see `base.Ranker`.
+
+        Raises:
+            UnsupportedModel: the file does not say that the model ranks.
+            DoesNotFit: the engine could not allocate its buffers.
+        """
+        if not self.info.ranks:
+            raise UnsupportedModel("this is not a reranker", why="the file's pooling_type is not rank (4)")
+        pointer = self._pooled_context(n_ctx, n_threads, 1)
+        return LlamaRanker(self._c, pointer, 1, n_ctx, self.info.path.name)
+
+    def _pooled_context(self, n_ctx: int, n_threads: int, n_seq: int) -> Any:
         params = self._params(n_ctx, n_ctx, n_threads, n_seq, "F16", "F16")
         params.embeddings = True
-        # One cache for all: together they are never longer than one may be.
+        # All texts share one cache: together they are never longer than one text may be.
         params.kv_unified = True
-        return LlamaEmbedder(self._c, self._new_context(params), n_seq, n_ctx, self.info.n_embd)
+        return self._new_context(params)
 
-    def _params(self, n_ctx: int, n_batch: int, n_threads: int, n_seq: int, type_k: str, type_v: str) -> Any:
+    def _params(
+        self,
+        n_ctx: int,
+        n_batch: int,
+        n_threads: int,
+        n_seq: int,
+        type_k: str,
+        type_v: str,
+        n_threads_batch: int | None = None,
+        flash_attention: bool | None = None,
+    ) -> Any:
         params = self._c.llama_context_default_params()
         params.n_ctx = n_ctx
         params.n_batch = params.n_ubatch = n_batch
-        params.n_threads = params.n_threads_batch = n_threads
+        params.n_threads, params.n_threads_batch = n_threads, n_threads_batch or n_threads
         params.n_seq_max = n_seq
-        # A cache for each sequence, so that each gets the same logits, to the last bit, whatever its neighbours are.
+        # Each sequence has its own cache, so that its logits are bit-identical whatever the other sequences are.
         params.kv_unified = False
         params.type_k, params.type_v = named_type(type_k).id, named_type(type_v).id
+        if flash_attention is not None:
+            params.flash_attn_type = FLASH_ATTENTION_ON if flash_attention else FLASH_ATTENTION_OFF
         if named_type(type_v).is_quantized:
-            # Without it the values would be kept transposed, and blocks cannot be.
+            # Without flash attention the values are stored transposed, which quantized blocks do not allow.
             params.flash_attn_type = FLASH_ATTENTION_ON
+        if "F32" in (type_k, type_v):
+            # Flash attention rounds a float32 cache to float16.
+            params.flash_attn_type = FLASH_ATTENTION_OFF
         params.no_perf = True
         return params
 
@@ -271,14 +369,14 @@ class LlamaModel:
         self._engine.messages.clear()
         pointer = self._c.llama_init_from_model(self._pointer, params)
         if not pointer:
-            why, hint, n_ctx = self._engine.last_error(), "a smaller --ctx-size", int(params.n_ctx)
+            why, hint, n_ctx = self._engine.last_error(), "use a smaller --ctx-size", int(params.n_ctx)
             if "cache type" in why or "lash" in why:
-                raise UnsupportedModel("the model cannot keep its cache in that type", why=why, hint="--kv f16")
+                raise UnsupportedModel("the model cannot use that cache type", why=why, hint="--kv f16")
             raise DoesNotFit(f"the engine cannot make a context of {n_ctx} tokens", why=why, hint=hint, n_ctx=n_ctx)
         return pointer
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model; its contexts must be closed first."""
         self._grammars.close()
         if self._pointer:
             self._c.llama_model_free(self._pointer)
@@ -286,19 +384,19 @@ class LlamaModel:
 
 
 def _import_bindings(installed: InstalledEngine) -> Any:
-    """The low-level module `llama_cpp.llama_cpp`, from the engine's directory, over the engine's library.
+    """Import the low-level module `llama_cpp.llama_cpp` from the engine's directory, with the engine's library.
 
-    Only that module is loaded: the package's own __init__ pulls in its high-level API and a disk cache that
-    we do not use. Hence the bare package module put in its place.
+    The package's own __init__ would import its high-level API and a disk cache, which we do not use. An empty
+    package module takes its place, so that only the low-level module is loaded.
     """
     loaded = sys.modules.get("llama_cpp.llama_cpp")
-    # Or an abort of the engine would start a debugger on this process, if one is installed.
+    # Otherwise an abort in the engine would attach a debugger to this process, if one is installed.
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     if loaded is None:
         package = ModuleType("llama_cpp")
         package.__path__ = [str(installed.bindings / "llama_cpp")]
         sys.modules["llama_cpp"] = package
-        # OpenMP's idle threads spin for milliseconds between two computations, on cores that others may need.
+        # OpenMP's idle threads spin for milliseconds between computations, on cores that others may need.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         with _environment("LLAMA_CPP_LIB_PATH", str(installed.libraries)):
             try:
@@ -318,7 +416,7 @@ def _import_bindings(installed: InstalledEngine) -> Any:
 
 
 def _require_kernels(asked: str | None, used: str) -> None:
-    """Nobody who asks for one level of the kernels gets another one unnoticed."""
+    """Raise if the requested level of the kernels is not the one in use."""
     if asked and asked != used:
         raise UsageError(
             f"{kernels.VARIABLE}={asked[:40]}: this machine has no such kernels",

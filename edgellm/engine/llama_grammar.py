@@ -1,10 +1,10 @@
-"""One grammar at one place in an answer, by llama.cpp's engine of grammars.
+"""A grammar and its state within an answer, run by llama.cpp's grammar code.
 
 grammar = LlamaGrammar(bindings, vocabulary, 'root ::= "yes" | "no"')
 if grammar.permits(token): grammar.accept(token)
 
-Its calls cannot be interrupted, and for a grammar with much that is optional they may take for ever: what is not known
-to be harmless belongs into another process, see `grammar_watch`.
+Its calls cannot be interrupted, and with many optional parts they may never return. A grammar that is not known to be
+harmless belongs in another process; see `grammar.watch`.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.engine.grammar import check_grammar
+from edgellm.engine.grammar.bounds import check_grammar
 from edgellm.errors import UsageError
 
-# llama_token_data.
+# struct llama_token_data.
 TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
 class Grammar(Protocol):
-    """A grammar, and how far an answer has come in it."""
+    """A grammar, and the position that an answer has reached in it."""
 
     def permits(self, token: int) -> bool:
-        """Whether it may come next."""
+        """Whether this token may come next."""
 
     def permitted(self) -> npt.NDArray[np.bool_]:
-        """Which tokens [n_vocab] may come next."""
+        """Return which tokens may come next, as booleans [n_vocab]."""
 
     def accept(self, token: int) -> None:
-        """It comes next; it must be permitted."""
+        """Advance by this token, which must be permitted."""
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
 
 
 class LlamaGrammar:
-    """A grammar in this process."""
+    """A grammar that runs in this process."""
 
     def __init__(self, c: Any, vocab: Any, text: str) -> None:
         check_grammar(text)
@@ -54,14 +54,14 @@ class LlamaGrammar:
             self._pointer = c.llama_sampler_init_grammar(vocab, text.encode(errors="replace"), b"root")
         if not self._pointer:
             why = " ".join(said.getvalue().split())[:200] or "it has no rule `root`, or one that begins with itself"
-            raise UsageError("the engine does not understand the grammar", why=why)
+            raise UsageError("the engine cannot parse the grammar", why=why)
 
     def permits(self, token: int) -> bool:
-        """Whether it may come next."""
+        """Whether this token may come next."""
         return bool(self._possible(np.array([token], np.int32))[0])
 
     def permitted(self) -> npt.NDArray[np.bool_]:
-        """Which tokens [n_vocab] may come next; this takes long."""
+        """Return which tokens may come next, as booleans [n_vocab]; this is slow."""
         return self._possible(np.arange(self._n_vocab, dtype=np.int32))
 
     def _possible(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
@@ -72,18 +72,18 @@ class LlamaGrammar:
         return permitted
 
     def accept(self, token: int) -> None:
-        """It comes next; what is not permitted ends the process."""
+        """Advance by this token; a token that is not permitted aborts the process."""
         self._c.llama_sampler_accept(self._pointer, token)
 
     def close(self) -> None:
-        """Free it."""
+        """Free the grammar."""
         if self._pointer:
             self._c.llama_sampler_free(self._pointer)
             self._pointer = None
 
 
 def apply(c: Any, sampler: Any, candidates: npt.NDArray[np.void]) -> Any:
-    """Let a step work on the candidates in place; returns the engine's view of them."""
+    """Run a sampler on the candidates in place, and return the engine's view of them."""
     data = candidates.ctypes.data_as(ctypes.POINTER(c.llama_token_data))
     array = c.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
     c.llama_sampler_apply(sampler, ctypes.byref(array))
@@ -92,7 +92,7 @@ def apply(c: Any, sampler: Any, candidates: npt.NDArray[np.void]) -> Any:
 
 @contextlib.contextmanager
 def _stderr_captured() -> Iterator[StringIO]:
-    """What C code writes to stderr by itself; it is there when the block has ended."""
+    """Capture what C code writes to stderr; the text is complete when the block ends."""
     said = StringIO()
     before = os.dup(2)
     try:

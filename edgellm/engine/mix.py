@@ -1,7 +1,7 @@
-"""Which type each tensor of a model gets in one of llama.cpp's mixes: the engine is asked, nothing is copied.
+"""Asks the engine which type each tensor of a model gets in one of llama.cpp's mixes.
 
-The rules of a mix go by layer, role, architecture and shape, and change with the engine. No C function tells what
-they decide, but the dry run of `llama_model_quantize` says it tensor by tensor; these lines are read here.
+A mix depends on layer, role, architecture and shape, and its rules change with the engine. No C function returns the
+types, but a dry run of `llama_model_quantize` logs them tensor by tensor, and this module parses that log.
 
     types = mix_types(engine, Path("model.gguf"), file_type=15)      # LLAMA_FTYPE_MOSTLY_Q4_K_M
     types["blk.0.attn_v.weight"].type
@@ -29,23 +29,23 @@ _FALLBACK = re.compile(r"warning: (?P<name>\S+) +- ncols .* \(required for type 
 
 
 class MixedTensor(NamedTuple):
-    """The type that the mix gives a tensor, and the one it would have given if the rows were whole blocks of it."""
+    """The type that the mix gives a tensor, and the type it would have if its rows were whole blocks."""
 
     type: QuantType
     wanted: QuantType
 
 
 def mix_types(engine: LlamaEngine, path: Path, file_type: int, *, has_imatrix: bool = False) -> dict[str, MixedTensor]:
-    """The types of all tensors in the mix `file_type` (enum llama_ftype); `has_imatrix` changes some mixes.
+    """Return the types of all tensors in the mix `file_type` (enum llama_ftype); `has_imatrix` changes some mixes.
 
     Raises:
-        UnsupportedModel: the engine does not know the architecture; its own words are in `why`.
+        UnsupportedModel: the engine does not support the architecture; `why` is its own message.
     """
     c = engine.bindings
     params = c.llama_model_quantize_default_params()
     params.ftype = file_type
     params.dry_run = True
-    # Only whether there is one matters to a dry run: a list of one entry that names no tensor, ended by an empty one.
+    # A dry run only checks whether there is a matrix: a list with one entry that names no tensor, and its terminator.
     imatrix = (c.llama_model_imatrix_data * 2)(c.llama_model_imatrix_data(b"-", (ctypes.c_float * 1)(1.0), 1))
     if has_imatrix:
         params.imatrix = imatrix
@@ -65,5 +65,5 @@ def _read(transcript: str) -> dict[str, MixedTensor]:
     wanted = {match["name"]: named_type(match["type"]) for match in _FALLBACK.finditer(transcript)}
     types = {match["name"]: named_type(match["new"] or match["old"]) for match in _TENSOR.finditer(transcript)}
     if not types:
-        raise EngineError("the engine's plan of a quantization cannot be read", why="its log has another form")
+        raise EngineError("the engine's quantization plan cannot be read", why="its log has an unexpected format")
     return {name: MixedTensor(chosen, wanted.get(name, chosen)) for name, chosen in types.items()}

@@ -1,4 +1,4 @@
-"""ggml's own codecs of the tensor types: rows of float32 into blocks, and blocks back into float32.
+"""Calls ggml's codecs of the tensor types: rows of float32 to blocks, and blocks back to float32.
 
 quantizer = Quantizer(engine.libraries, n_threads=4)
 data = quantizer(values, named_type("Q6_K"))              # uint8 [rows, bytes of a row]
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.engine.installed import library_path
+from edgellm.engine.builds.installed import library_path
 from edgellm.formats.quant_types import QuantType, tensor_nbytes
 
 Values = npt.NDArray[np.float32]
@@ -26,7 +26,7 @@ _ToFloat = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int
 
 
 class _TypeTraits(ctypes.Structure):
-    """struct ggml_type_traits of ggml.h, up to what is used."""
+    """The first fields of struct ggml_type_traits in ggml.h."""
 
     _fields_ = (
         ("type_name", ctypes.c_char_p),
@@ -39,7 +39,7 @@ class _TypeTraits(ctypes.Structure):
 
 
 class Quantizer:
-    """The codecs of one engine; they release the interpreter, so threads share the rows of a call."""
+    """The codecs of one engine. They release the GIL, so several threads share the rows of a call."""
 
     def __init__(self, libraries: Path, n_threads: int) -> None:
         library = ctypes.CDLL(str(library_path(libraries, "ggml-base")))
@@ -55,8 +55,8 @@ class Quantizer:
     def __call__(self, values: Values, target: QuantType, importance: Values | None = None) -> Bytes:
         """Quantize finite float32 [rows, columns]; columns must be whole blocks.
 
-        `importance` float32 [columns] says how much the error of each column counts. The types that cannot do
-        without it (`weights.imatrix.needs_importance`) end the process when it is missing.
+        `importance` float32 [columns] weights the error of each column. The types that need it
+        (`weights.quantize.imatrix.needs_importance`) abort the process when it is missing.
         """
         rows, columns = values.shape
         values = np.ascontiguousarray(values)
@@ -73,7 +73,7 @@ class Quantizer:
         return encoded
 
     def decode(self, data: Bytes, source: QuantType) -> Values:
-        """Return the weights float32 [rows, columns] in bytes [rows, bytes of a row] of any type but I2_S."""
+        """Return the weights, float32 [rows, columns], of bytes [rows, bytes of a row] of any type except I2_S."""
         if source.name == "F32":
             return data.view(np.float32)
         rows, row_bytes = data.shape

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint directory as it lies on the Hub, in one .safetensors file or in shards.
+"""The tensors of a checkpoint directory in the Hub's layout: one .safetensors file, or shards with an index.
 
 checkpoint = Checkpoint.open("bitnet-b1.58-2B-4T")
 for rows in checkpoint.slabs("model.embed_tokens.weight", rows=4096):
@@ -25,17 +25,17 @@ MAX_INDEX_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where each tensor of a directory is; nothing is read or kept open before it is asked for."""
+    """Maps each tensor of a directory to its file. Data are read on demand; no file stays open."""
 
     directory: Path
     files: Mapping[str, SafetensorsFile]
 
     @classmethod
     def open(cls, directory: str | Path) -> Checkpoint:
-        """Find and check the files: model.safetensors, else the shards of the index, else the only one there.
+        """Find and check the files: model.safetensors, or the shards in the index, or the only .safetensors file.
 
-        Raises ModelNotFound when there is no such directory or nothing to convert in it, UnsupportedModel when
-        there are only pickles, and CorruptFile when index and shards disagree.
+        Raises ModelNotFound when the directory does not exist or holds no weights, UnsupportedModel when it
+        holds only pickles, and CorruptFile when the index and the shards disagree.
         """
         directory = Path(directory)
         if not directory.is_dir():
@@ -54,15 +54,15 @@ class Checkpoint:
         return tuple(self.files)
 
     def tensor(self, name: str) -> StoredTensor:
-        """Return shape, dtype and size of a tensor; CorruptFile when there is none of that name."""
+        """Return a tensor's shape, dtype and size; CorruptFile when no tensor has that name."""
         return self._file(name).tensors[name]
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
-        """Return a tensor or some of its rows, see `SafetensorsFile.read`; CorruptFile when there is none."""
+        """Return a tensor or some of its rows, as `SafetensorsFile.read`; CorruptFile when no tensor has that name."""
         return self._file(name).read(name, start, stop)
 
     def slabs(self, name: str, rows: int) -> Iterator[npt.NDArray[Any]]:
-        """Iterate over a tensor in slabs of at most `rows` rows, one in memory at a time."""
+        """Yield a tensor in slabs of at most `rows` rows, one in memory at a time."""
         for start in range(0, (self.tensor(name).shape or (1,))[0], rows):
             yield self.read(name, start, start + rows)
 
@@ -101,7 +101,7 @@ def _read_index(path: Path) -> dict[str, str]:
     if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
         raise CorruptFile(f"{path.name} is corrupt", why="its weight_map is not a table of file names")
     for shard in set(shard_of.values()):
-        # A name and nothing else: an index must not lead to files outside its directory.
+        # Only a bare file name is accepted: an index must not point outside its directory.
         if Path(shard).name != shard or "\\" in shard or "\0" in shard or not shard.endswith(".safetensors"):
             raise CorruptFile(f"{path.name} is corrupt", why=f"{shard[:80]!r} is not the name of a shard")
     return shard_of
@@ -117,8 +117,8 @@ def _only_file(directory: Path) -> Path:
         why = f"it has {len(found)} .safetensors files and no {INDEX_FILE}"
         raise CorruptFile(f"{directory.name} is incomplete", why=why, hint="download the model again")
     if any(directory.glob("*.bin")) or any(directory.glob("*.pt")):
-        why = "its weights are pickles, which can run any code when they are opened"
-        raise UnsupportedModel(f"{directory.name} cannot be read", why=why, hint="look for a safetensors version of it")
+        why = "its weights are pickles, and opening a pickle can run arbitrary code"
+        raise UnsupportedModel(f"{directory.name} cannot be read", why=why, hint="look for a safetensors version")
     raise ModelNotFound(
         f"there is no checkpoint in {directory}", why="it has no .safetensors file", path=str(directory)
     )

@@ -1,4 +1,4 @@
-"""A GGUF model on disk: its metadata, its tensors and their bytes, nothing loaded before it is asked for.
+"""Reads a GGUF file: its metadata, its tensors and their bytes, each decoded only when accessed.
 
 with GGUFFile.open("model.gguf") as model:
     model.architecture, model.get_int(model.key("context_length")), model.tensor_bytes("token_embd.weight")
@@ -13,18 +13,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from edgellm.errors import CorruptFile, DoesNotFit, EdgellmError, ModelNotFound, UnsupportedModel
 from edgellm.formats.gguf_header import MAX_TENSORS, Header, RawTensor, parse_header
 from edgellm.formats.gguf_metadata import Buffer, GGUFArray, Metadata, Value
-from edgellm.formats.quant_types import RETIRED_IDS, QuantType, find_type, tensor_nbytes
+from edgellm.formats.quant_types import RETIRED_IDS, QuantType, find_type, named_type, tensor_nbytes
 
-_Q2_0 = 42
-# prism-ml's Q2_0: 128 weights in 34 bytes under the id that ggml gives to 64 weights in 18 bytes.
-_Q2_0_G128 = QuantType(_Q2_0, "Q2_0", 128, 34)
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_Q2_0, _Q2_0_G128 = named_type("Q2_0"), named_type("Q2_0_G128")
 _MAX_WEIGHTS = (1 << 63) - 1
 
 
@@ -45,7 +45,7 @@ class TensorInfo:
 
 
 class GGUFFile:
-    """An open GGUF file. Closing it invalidates the metadata and arrays that were not read yet."""
+    """An open GGUF file. Closing it invalidates metadata values and arrays that have not been read yet."""
 
     def __init__(self, path: Path, data: Buffer, header: Header, tensors: dict[str, TensorInfo], size: int) -> None:
         self.path = path
@@ -59,10 +59,10 @@ class GGUFFile:
 
     @classmethod
     def open(cls, path: str | Path) -> GGUFFile:
-        """Map the file and check its header, tensor types and tensor places.
+        """Map the file and check its header, tensor types and tensor offsets.
 
-        Raises ModelNotFound when there is no such file, CorruptFile when it is no GGUF, truncated or
-        inconsistent, and UnsupportedModel when the engine could not run it.
+        Raises ModelNotFound when the file does not exist, CorruptFile when it is truncated, inconsistent or not
+        GGUF at all, and UnsupportedModel when the engine cannot run it.
         """
         path = Path(path)
         data = _map(path)
@@ -76,15 +76,15 @@ class GGUFFile:
 
     @classmethod
     def of_prefix(cls, data: bytes, *, file_size: int, name: str) -> GGUFFile:
-        """The same from the first bytes of a file of `file_size` bytes: everything but the tensors' own bytes.
+        """Read everything except tensor data from the first bytes of a file of `file_size` bytes.
 
-        Raises HeaderIncomplete when a longer prefix is needed, else as `open`.
+        Raises HeaderIncomplete when a longer prefix is needed, and otherwise what `open` raises.
         """
         header = parse_header(data, file_size=file_size, name=name)
         return cls(Path(name), data, header, check_tensors(header, file_size=file_size, name=name), file_size)
 
     def close(self) -> None:
-        """Unmap the file; does nothing while arrays of `tensor_bytes` are alive."""
+        """Unmap the file; does nothing while arrays returned by `tensor_bytes` are alive."""
         _close(self._data)
 
     def __enter__(self) -> GGUFFile:
@@ -108,7 +108,7 @@ class GGUFFile:
         return f"{self.architecture}.{suffix}"
 
     def get_int(self, key: str, default: int | None = None) -> int:
-        """Return an integer value; CorruptFile when it is none, or absent and no default is given."""
+        """Return an integer value; CorruptFile when it has another type, or is absent and has no default."""
         value = self._get(key, default)
         if isinstance(value, int) and not isinstance(value, bool):
             return value
@@ -136,16 +136,16 @@ class GGUFFile:
         raise self._wrong(key, value, "a string")
 
     def get_array(self, key: str) -> GGUFArray:
-        """Return an array value, still undecoded; CorruptFile when it is none or absent."""
+        """Return an array value, still undecoded; CorruptFile when it has another type or is absent."""
         value = self._get(key, None)
         if isinstance(value, GGUFArray):
             return value
         raise self._wrong(key, value, "an array")
 
     def get_ints(self, key: str, count: int) -> list[int]:
-        """Return `count` integers where a file may hold one for all layers or an array of one per layer."""
+        """Return one integer per layer from a key that holds either a single integer or an array of `count`."""
         value = self._get(key, None)
-        if not 0 <= count <= MAX_TENSORS:  # a number from the file as well
+        if not 0 <= count <= MAX_TENSORS:  # `count` comes from the file, too
             raise CorruptFile(f"{self.path.name} is corrupt", why=f"it claims {count} layers", layers=count)
         if isinstance(value, int):
             return [self.get_int(key)] * count
@@ -156,11 +156,13 @@ class GGUFFile:
 
     def tensor_bytes(self, tensor: str | TensorInfo) -> npt.NDArray[np.uint8]:
         """Return the bytes of a tensor as a read-only view of the mapped file."""
+        import numpy as np
+
         info = self.tensors[tensor] if isinstance(tensor, str) else tensor
         return np.frombuffer(self._data, np.uint8, info.nbytes, info.offset)
 
     def release(self, tensor: str | TensorInfo) -> None:
-        """Let go of the memory behind a tensor that is done with: mapped pages count as ours once they were read."""
+        """Drop the resident pages of a tensor: once read, mapped pages count towards this process's RSS."""
         info = self.tensors[tensor] if isinstance(tensor, str) else tensor
         if isinstance(self._data, mmap.mmap):
             start = info.offset // mmap.PAGESIZE * mmap.PAGESIZE
@@ -173,24 +175,39 @@ class GGUFFile:
         return value
 
     def _wrong(self, key: str, value: object, expected: str) -> CorruptFile:
-        why = f"the metadata key {key!r} should hold {expected}, and holds {_shorten(value)}"
+        why = f"the metadata key {key!r} should hold {expected}, but holds {_shorten(value)}"
         return CorruptFile(f"{self.path.name} is corrupt", why=why, key=key)
 
 
 def check_tensors(header: Header, *, file_size: int, name: str) -> dict[str, TensorInfo]:
-    """Give every tensor its type, size and absolute place, or say what is wrong with it.
+    """Return every tensor with its type, size and absolute offset, or raise for the first invalid one.
 
-    Tensors lie one after the other in the order of the header, each padded to the alignment: the engine
-    accepts nothing else, so a gap means that a size is not what the type says.
+    Tensors must follow each other in header order, each padded to the alignment. The engine accepts nothing
+    else, so a gap means that a tensor's size does not match its type.
+
+    Two types of different size share the id of Q2_0. The sizes tell which one a file holds: upstream's, unless only
+    the other one fills the file.
     """
+    try:
+        return _placed(header, file_size, name, _Q2_0)
+    except CorruptFile as error:
+        if not any(raw.type_id == _Q2_0.id for raw in header.tensors):
+            raise
+        try:
+            return _placed(header, file_size, name, _Q2_0_G128)
+        except CorruptFile:
+            error.why = f"{error.why}; {_Q2_0_G128} does not fit either"
+            raise error from None
+
+
+def _placed(header: Header, file_size: int, name: str, q2_0: QuantType) -> dict[str, TensorInfo]:
+    """Return all tensors, with `q2_0` as the type behind the shared id."""
     tensors: dict[str, TensorInfo] = {}
     expected = header.data_offset
     for raw in header.tensors:
-        quant_type = _tensor_type(raw, name)
+        quant_type = _tensor_type(raw, name, q2_0)
         nbytes = tensor_nbytes(quant_type, raw.shape)
         offset = header.data_offset + raw.offset
-        if offset != expected or offset + nbytes > file_size:
-            _refuse_g128(header, file_size, name)
         if offset != expected:
             why = f"tensor {raw.name!r} starts at byte {offset}, not at {expected} where the one before it ends"
             raise CorruptFile(f"{name} is corrupt", why=why, tensor=raw.name, expected=expected, actual=offset)
@@ -199,11 +216,14 @@ def check_tensors(header: Header, *, file_size: int, name: str) -> dict[str, Ten
             raise CorruptFile(f"{name} is corrupt", why=why, expected=offset + nbytes, actual=file_size)
         tensors[raw.name] = TensorInfo(raw.name, raw.shape, quant_type, offset, nbytes)
         expected = offset + _padded(nbytes, header.alignment)
+    if q2_0 is _Q2_0_G128 and file_size > expected:
+        why = f"its Q2_0 tensors in groups of 128 end at byte {expected}, the file has {file_size}"
+        raise CorruptFile(f"{name} is corrupt", why=why, expected=expected, actual=file_size)
     return tensors
 
 
-def _tensor_type(raw: RawTensor, name: str) -> QuantType:
-    quant_type = find_type(raw.type_id)
+def _tensor_type(raw: RawTensor, name: str, q2_0: QuantType) -> QuantType:
+    quant_type = q2_0 if raw.type_id == q2_0.id else find_type(raw.type_id)
     if quant_type is None:
         meaning = RETIRED_IDS.get(raw.type_id, "unknown to this engine")
         why = f"tensor {raw.name!r} has type {raw.type_id}, {meaning}"
@@ -213,27 +233,9 @@ def _tensor_type(raw: RawTensor, name: str) -> QuantType:
         raise CorruptFile(f"{name} is corrupt", why=why, tensor=raw.name)
     if not quant_type.fits(raw.shape):
         block = quant_type.block_size
-        why = f"tensor {raw.name!r} has rows of {raw.shape[0]}, no multiple of {quant_type}'s block of {block}"
+        why = f"tensor {raw.name!r} has rows of {raw.shape[0]}, not a multiple of {quant_type}'s block of {block}"
         raise CorruptFile(f"{name} is corrupt", why=why, tensor=raw.name, type=quant_type.name)
     return quant_type
-
-
-def _refuse_g128(header: Header, file_size: int, name: str) -> None:
-    """Raise if the tensors lie as they would with prism-ml's Q2_0 in groups of 128."""
-    end = 0
-    found = False
-    for raw in header.tensors:
-        known = find_type(raw.type_id)
-        quant_type = _Q2_0_G128 if raw.type_id == _Q2_0 else known
-        if quant_type is None or raw.offset != end or not quant_type.fits(raw.shape):
-            return
-        found |= raw.type_id == _Q2_0
-        end += _padded(tensor_nbytes(quant_type, raw.shape), header.alignment)
-    # The padding after the last tensor may be missing; a file much shorter or longer is something else.
-    if found and abs(header.data_offset + end - file_size) < header.alignment:
-        why = "its Q2_0 tensors are in groups of 128 (prism-ml's layout); the engine's Q2_0 has groups of 64"
-        hint = "use the model's Q1_0, Q4_0 or Q8_0 file"
-        raise UnsupportedModel(f"{name} cannot be read", why=why, hint=hint, type="Q2_0")
 
 
 def _padded(nbytes: int, alignment: int) -> int:
@@ -251,7 +253,7 @@ def _map(path: Path) -> Buffer:
     except OSError as error:
         if error.errno == errno.ENOMEM:
             size = path.stat().st_size
-            why = f"{size / 1e9:.2f} GB of address space are needed to open it, and a limit is set (ulimit -v)"
+            why = f"opening it needs {size / 1e9:.2f} GB of address space, more than the limit (ulimit -v) allows"
             raise DoesNotFit(f"there is too little memory for {path.name}", why=why, needed=size) from None
         raise EdgellmError(f"{path} cannot be read", why=error.strerror or str(error), path=str(path)) from None
 
@@ -260,7 +262,7 @@ def _close(data: Buffer) -> None:
     if isinstance(data, mmap.mmap):
         try:
             data.close()
-        except BufferError:  # an array of tensor_bytes still looks at it; the last one unmaps it
+        except BufferError:  # arrays of tensor_bytes still refer to it; the last one to go unmaps it
             return
 
 

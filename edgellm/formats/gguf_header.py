@@ -1,13 +1,13 @@
-"""The header of a GGUF file: parsed from any bytes, with every number distrusted.
+"""Parses the header of a GGUF file from any bytes, and trusts none of the numbers in it.
 
-Layout (little-endian; versions 2 and 3 are the same bytes):
+Layout (little-endian; versions 2 and 3 are identical):
 
     "GGUF" | u32 version | u64 n_tensors | u64 n_kv
     n_kv times:       string key | u32 type | value
     n_tensors times:  string name | u32 n_dims | u64 ne[n_dims] | u32 type | u64 offset
     zeros up to a multiple of general.alignment (32), then the tensor data
 
-where a string is u64 length and bytes, an array is u32 element type, u64 count and elements, and offsets
+A string is a u64 length and its bytes. An array is a u32 element type, a u64 count and the elements. Offsets
 count from the start of the tensor data.
 
     header = parse_header(first_bytes, file_size=5_000_000_000, name="model.gguf")
@@ -27,8 +27,8 @@ MAGIC = b"GGUF"
 DEFAULT_ALIGNMENT = 32
 MAX_DIMS = 4
 
-# Generous multiples of what real models have (16 MB, 60 keys, 2,000 tensors); they bound the time and memory
-# that a hostile header can cost.
+# Generous multiples of what real models have (16 MB, 60 keys, 2,000 tensors). They bound the time and memory
+# that a hostile header can consume.
 MAX_HEADER_BYTES = 256 << 20
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 17
@@ -37,7 +37,7 @@ MAX_TENSOR_NAME_BYTES = 63  # the engine's own limit
 
 
 class HeaderIncomplete(Exception):
-    """The bytes given end inside the header; `needed` of them from the start of the file get further."""
+    """The prefix ends inside the header; parsing needs at least the first `needed` bytes of the file."""
 
     def __init__(self, needed: int) -> None:
         super().__init__(f"the header needs at least {needed} bytes")
@@ -46,7 +46,7 @@ class HeaderIncomplete(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RawTensor:
-    """One tensor as the header declares it; nothing about its type or its place is checked yet.
+    """One tensor as the header declares it; its type and offset are not checked yet.
 
     `shape` is in ne order (row length first); `offset` counts from the start of the tensor data.
     """
@@ -59,7 +59,7 @@ class RawTensor:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A parsed header; `data_offset` is where the tensor data start in the file."""
+    """A parsed header; the tensor data start at byte `data_offset` of the file."""
 
     version: int
     alignment: int
@@ -82,7 +82,7 @@ class _Cursor:
         raise CorruptFile(f"{self.name} is corrupt", why=why[:500], at=self.position)
 
     def check(self, size: int, purpose: str) -> None:
-        """Raise unless `size` more bytes can be read at the position."""
+        """Raise unless `size` more bytes can be read at the current position."""
         end = self.position + size
         if end > self.file_size:
             why = f"truncated: {purpose} ends at byte {end}, the file has {self.file_size}"
@@ -103,7 +103,7 @@ class _Cursor:
         return int(U64.unpack_from(self.data, self.position - 8)[0])
 
     def text(self, purpose: str, longest: int) -> str:
-        """Read a key or a name: short, not empty, valid UTF-8, without NUL, at which C would end it."""
+        """Read a key or a name: short, not empty, valid UTF-8, and free of NUL, which would end it in C."""
         size = self.u64(purpose)
         if not 0 < size <= longest:
             self.corrupt(f"{purpose} has a length of {size} bytes")
@@ -114,7 +114,7 @@ class _Cursor:
         except UnicodeDecodeError:
             self.corrupt(f"{purpose} is not UTF-8")
         if "\0" in text:
-            self.corrupt(f"{purpose}, {text[:80]!r}, has a NUL in it")
+            self.corrupt(f"{purpose}, {text[:80]!r}, contains a NUL")
         return text
 
     def value_type(self, purpose: str) -> ValueType:
@@ -129,10 +129,10 @@ class _Cursor:
         data, position = self.data, self.position
         unpack = U64.unpack_from
         try:
-            for _ in range(count):  # the hot loop of opening a file: 400,000 turns for a Llama-3 vocabulary
+            for _ in range(count):  # the hot loop when opening a file: 400,000 iterations for a Llama-3 vocabulary
                 position += 8 + unpack(data, position)[0]
         except (struct.error, OverflowError):
-            position += 8  # a length lies past the end: the check says of what
+            position += 8  # a length field lies past the end: `check` reports which limit it exceeds
         self.check(position - self.position, purpose)
         self.position = position
 
@@ -140,8 +140,8 @@ class _Cursor:
 def parse_header(data: Buffer, *, file_size: int, name: str) -> Header:
     """Parse the header at the start of `data`, which may be a prefix of a file of `file_size` bytes.
 
-    Raises HeaderIncomplete when a longer prefix is needed, CorruptFile when no prefix would do, and
-    UnsupportedModel for versions that are not 2 or 3 and for big-endian files.
+    Raises HeaderIncomplete when a longer prefix is needed, CorruptFile when no prefix can be valid, and
+    UnsupportedModel for big-endian files and for versions other than 2 and 3.
     """
     cursor = _Cursor(data, file_size, name)
     version = _read_version(cursor)
@@ -178,7 +178,7 @@ def _read_version(cursor: _Cursor) -> int:
     version = cursor.u32("the version")
     if version & 0xFFFF == 0 and version:
         why = "it was written for a big-endian machine"
-        raise UnsupportedModel(f"{cursor.name} cannot be read", why=why, hint="use the ordinary file of the model")
+        raise UnsupportedModel(f"{cursor.name} cannot be read", why=why, hint="use the model's little-endian file")
     if version not in (2, 3):
         why = f"it is GGUF version {version}; versions 2 and 3 are supported"
         raise UnsupportedModel(f"{cursor.name} cannot be read", why=why, version=version)

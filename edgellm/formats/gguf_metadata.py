@@ -1,7 +1,6 @@
-"""The metadata of a GGUF file: typed keys and values, left as bytes until they are asked for.
+"""The metadata of a GGUF file: typed keys and values, kept as bytes and decoded on access.
 
-A vocabulary of 150,000 strings costs nothing before somebody reads it, and a writer can repeat it without
-ever decoding it.
+A vocabulary of 150,000 strings costs nothing until it is read, and a writer can copy it without decoding it.
 
     metadata["llama.context_length"], len(metadata["tokenizer.ggml.tokens"]), metadata.raw("tokenizer.ggml.merges")
 """
@@ -20,7 +19,7 @@ Buffer = bytes | mmap.mmap
 
 
 class ValueType(IntEnum):
-    """The types of a metadata value."""
+    """The type ids of metadata values, as in `enum gguf_type`."""
 
     UINT8 = 0
     INT8 = 1
@@ -55,7 +54,7 @@ U64 = SCALAR_FORMATS[ValueType.UINT64]
 
 
 class GGUFArray(Sequence[Scalar]):
-    """An array value that stays as bytes until its elements are read; strings are found by walking."""
+    """An array value, decoded as its elements are read. Reaching a string takes a walk over those before it."""
 
     def __init__(self, data: Buffer, element_type: ValueType, count: int, start: int, end: int) -> None:
         self.element_type = element_type
@@ -94,7 +93,7 @@ class GGUFArray(Sequence[Scalar]):
 
     @property
     def raw(self) -> bytes:
-        """The elements as they lie in the file, without the element type and the count."""
+        """The elements as stored in the file, without the element type and the count."""
         return self._data[self._start : self._end]
 
 
@@ -103,7 +102,7 @@ Value = Scalar | GGUFArray
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Where one metadata value lies: `start` to `end` are its bytes, for arrays those of the elements."""
+    """The byte range `start` to `end` of one metadata value; for an array, the range of its elements."""
 
     type: ValueType
     start: int
@@ -138,7 +137,7 @@ class Metadata(Mapping[str, Value]):
         return value
 
     def raw(self, key: str) -> bytes:
-        """The bytes of a value as a writer must repeat them: with the length or the array header in front."""
+        """The bytes of a value as a writer copies them, including the length or the array header."""
         field = self.fields[key]
         body = self._data[field.start : field.end]
         if field.element_type is not None:
@@ -147,16 +146,16 @@ class Metadata(Mapping[str, Value]):
 
 
 def encode_string(text: str) -> bytes:
-    """Return a string as GGUF stores it: its length in UTF-8 bytes, then those."""
+    """Return a string as GGUF stores it: its length in bytes, then its UTF-8 bytes."""
     data = text.encode("utf-8")
     return U64.pack(len(data)) + data
 
 
 def encode_value(value: Scalar | Iterable[Scalar], value_type: ValueType | None = None) -> tuple[ValueType, bytes]:
-    """Return the type and the bytes of a metadata value; `value_type` is that of the elements for an array.
+    """Return the type and the bytes of a metadata value; for an array, `value_type` is the type of its elements.
 
-    Without it a string is STRING, a bool BOOL, a float FLOAT32, and an integer UINT32 or, in an array, INT32:
-    what the engine expects of nearly every key. Raises ValueError when the value does not fit its type.
+    By default a string becomes STRING, a bool BOOL, a float FLOAT32, and an integer UINT32 (INT32 in an array),
+    as the engine expects for nearly every key. Raises ValueError when the value does not fit its type.
     """
     if isinstance(value, (str, int, float)):
         kind = _type_of(value, ValueType.UINT32) if value_type is None else value_type
@@ -179,7 +178,7 @@ def _type_of(value: Scalar, integer: ValueType) -> ValueType:
 def _encode_scalars(values: Sequence[Scalar], kind: ValueType) -> bytes:
     strings = [encode_string(value) for value in values if isinstance(value, str)]
     if len(strings) != (len(values) if kind is ValueType.STRING else 0):
-        raise ValueError(f"strings and {kind.name} do not go together")
+        raise ValueError(f"a value does not fit {kind.name}: STRING holds strings and nothing else")
     if kind is ValueType.STRING:
         return b"".join(strings)
     try:

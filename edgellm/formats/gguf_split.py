@@ -1,6 +1,6 @@
-"""A model in several GGUF files: the first has the metadata, each has tensors of its own.
+"""Names the files of a split GGUF model: the first holds the metadata, and each holds some of the tensors.
 
-part_names("qwen-q4_k_m-00001-of-00003.gguf")  ->  ["qwen-q4_k_m-00001-of-00003.gguf", "qwen-q4_k_m-00002-of-...", ...]
+part_names("qwen-00001-of-00002.gguf")  ->  ["qwen-00001-of-00002.gguf", "qwen-00002-of-00002.gguf"]
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 def part_names(name: str) -> list[str]:
-    """The names of all parts of the model that this file begins; the name itself when it is no part.
+    """Return the names of all parts of the model whose first part is `name`; just `name` for a whole model.
 
-    Raises CorruptFile for any part but the first: the engine starts from that one, too.
+    Raises CorruptFile for any part but the first, because the engine opens a model by its first part.
     """
     match = _PART.fullmatch(name)
     if match is None:
@@ -30,5 +30,5 @@ def part_names(name: str) -> list[str]:
 
 
 def part_paths(path: Path) -> list[Path]:
-    """The same as files beside each other."""
+    """Return the paths of all parts of a model, which lie in the same directory."""
     return [path.with_name(name) for name in part_names(path.name)]

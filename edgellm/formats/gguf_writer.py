@@ -1,7 +1,7 @@
-"""A GGUF file written as a stream: first everything is declared, then the tensors follow slab by slab.
+"""Writes a GGUF file as a stream: declare all tensors first, then write them slab by slab.
 
-The file appears under its name only when it is complete; an error or Ctrl-C on the way leaves nothing behind.
-At no time is more than one slab of one tensor in memory.
+The file appears under its name only when it is complete; an error or Ctrl-C leaves nothing behind. Memory
+never holds more than one slab of one tensor.
 
     with GGUFWriter(path) as out:
         out.copy_metadata(source.metadata)
@@ -42,52 +42,55 @@ class _Declared(NamedTuple):
 
 
 class GGUFWriter:
-    """One GGUF file in the making. Methods called out of order, or with wrong sizes, raise ValueError: a bug."""
+    """A GGUF file being written. Calls out of order or with wrong sizes are bugs and raise ValueError."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._values: dict[str, tuple[ValueType, bytes]] = {}
         self._tensors: dict[str, _Declared] = {}
+        self._types: dict[int, QuantType] = {}
         self._written = 0
         self._file: BinaryIO | None = None
 
     def add(self, key: str, value: Scalar | Iterable[Scalar], value_type: ValueType | None = None) -> None:
-        """Set a metadata value, replacing one of that key; types are inferred as in `encode_value`."""
+        """Set a metadata value, replacing any previous one; types are inferred as in `encode_value`."""
         self._still_declaring()
         if key == _ALIGNMENT_KEY:
             raise ValueError(f"tensors are always aligned to {DEFAULT_ALIGNMENT} bytes here")
         self._values[key] = encode_value(value, value_type)
 
     def copy_metadata(self, metadata: Metadata) -> None:
-        """Repeat the metadata of another file byte for byte; `add` and `remove` edit the copy."""
+        """Copy the metadata of another file byte for byte; `add` and `remove` then edit the copy."""
         self._still_declaring()
         for key, field in metadata.fields.items():
             if key != _ALIGNMENT_KEY:
                 self._values[key] = (field.type, metadata.raw(key))
 
     def remove(self, key: str) -> None:
-        """Drop a metadata key; nothing happens if there is none."""
+        """Drop a metadata key, if present."""
         self._still_declaring()
         self._values.pop(key, None)
 
     def declare(self, name: str, shape: Sequence[int], quant_type: QuantType) -> None:
-        """Announce the next tensor; `shape` is in ne order (row length first)."""
+        """Declare the next tensor; `shape` is in ne order (row length first)."""
         self._still_declaring()
         named = name not in self._tensors and 0 < len(name.encode()) <= MAX_TENSOR_NAME_BYTES
         if not named or len(shape) > MAX_DIMS or 0 in shape:
             raise ValueError(f"tensor {name!r} {tuple(shape)} is declared twice or cannot be in a GGUF file")
+        if self._types.setdefault(quant_type.id, quant_type) is not quant_type:
+            raise ValueError(f"tensor {name!r} is {quant_type}, but another one has its id with another size")
         self._tensors[name] = _Declared(tuple(shape), quant_type, tensor_nbytes(quant_type, shape))
 
     @property
     def nbytes(self) -> int:
-        """The size of the finished file with everything declared so far."""
+        """The size in bytes of the finished file, given what is declared so far."""
         return len(self._header()) + sum(_padded(tensor.nbytes) for tensor in self._tensors.values())
 
     def write(self, name: str, data: bytes | npt.NDArray[np.generic] | Iterable[npt.NDArray[np.generic]]) -> None:
-        """Write all bytes of a tensor, whole or as slabs in row order; tensors come in the declared order.
+        """Write a tensor's bytes, whole or as slabs in row order; tensors must follow the declared order.
 
-        Raises DiskFull when the file system has no room, before the first byte if that can be known.
+        Raises DiskFull when the file system has no room, before the first byte if that is known in advance.
         """
         expected_name = next(islice(self._tensors, self._written, None), None)
         if name != expected_name:
@@ -118,7 +121,7 @@ class GGUFWriter:
                 self._finish()
         finally:
             if self._file:
-                with suppress(OSError):  # a full disk was reported by the write that found it
+                with suppress(OSError):  # the write that hit a full disk has already reported it
                     self._file.close()
                 self._part.unlink(missing_ok=True)
 
@@ -127,7 +130,7 @@ class GGUFWriter:
         with self._disk_errors():
             free = shutil.disk_usage(self.path.parent).free
             if nbytes > free:
-                why = f"the file needs {nbytes} bytes, {free} are free"
+                why = f"the file needs {nbytes} bytes, but only {free} are free"
                 raise DiskFull(f"no room for {self.path}", why=why, path=str(self.path), expected=nbytes, actual=free)
             self._file = self._part.open("wb")
             self._file.write(self._header())
@@ -136,7 +139,7 @@ class GGUFWriter:
     def _finish(self) -> None:
         if self._written < len(self._tensors):
             missing = list(self._tensors)[self._written]
-            raise ValueError(f"tensor {missing!r} was declared and never written")
+            raise ValueError(f"tensor {missing!r} was declared but never written")
         file = self._file or self._start()
         with self._disk_errors():
             file.flush()
@@ -177,7 +180,7 @@ def _padded(nbytes: int) -> int:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make the rename itself survive a power cut."""
+    """Sync the directory, so that the rename survives a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""JSON objects from files that anybody may have written: one parser that refuses what JSON permits too freely.
+"""Parses JSON objects from untrusted files, and rejects what Python's parser accepts too freely.
 
 header = parse_object(data, name="model.safetensors")
 """
@@ -8,22 +8,24 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from edgellm.errors import CorruptFile
+from edgellm.errors import CorruptFile, NotText
+from edgellm.text import decode_text
 
-# Converting a million digits takes minutes; tokenizer_config.json writes "no limit" as one of 31 digits.
+# Converting an integer of a million digits takes minutes. tokenizer_config.json writes "no limit" with 31 digits.
 _MAX_INTEGER_DIGITS = 100
 
 
 def parse_object(data: bytes, *, name: str) -> dict[str, Any]:
-    """Return the JSON object in `data`; the caller bounds its length, parsing takes up to 30 times as much memory.
+    """Return the JSON object in `data`. The caller must bound its length: parsing takes up to 30 times as much memory.
 
-    Raises CorruptFile for anything else: other JSON, broken UTF-8, duplicate keys, NaN, integers of more than
-    100 digits, half a surrogate pair, or nesting deeper than Python's recursion limit.
+    Raises CorruptFile for anything that is not an object or no text, duplicate keys, NaN, integers of more
+    than 100 digits, half a surrogate pair, and nesting deeper than Python's recursion limit.
     """
     try:
-        value = json.loads(
-            data.decode("utf-8"), parse_int=_integer, parse_constant=_no_constant, object_pairs_hook=_unique
-        )
+        text = decode_text(data, name)
+        value = json.loads(text, parse_int=_integer, parse_constant=_no_constant, object_pairs_hook=_unique)
+    except NotText as error:
+        raise CorruptFile(f"{name} is corrupt", why=f"its JSON is wrong: {error.why}") from None
     except RecursionError:
         raise CorruptFile(f"{name} is corrupt", why="its JSON is nested too deeply") from None
     except ValueError as error:
@@ -31,12 +33,12 @@ def parse_object(data: bytes, *, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CorruptFile(f"{name} is corrupt", why=f"its JSON is a {type(value).__name__}, not an object")
     if _has_half_a_pair(data, value):
-        raise CorruptFile(f"{name} is corrupt", why="its JSON escapes half of a surrogate pair, which is no character")
+        raise CorruptFile(f"{name} is corrupt", why="its JSON escapes half a surrogate pair, which is not a character")
     return value
 
 
 def _has_half_a_pair(data: bytes, value: object) -> bool:
-    r"""Whether a text cannot be written again: only an escape of the kind \ud800 can do that."""
+    r"""Whether some text cannot be encoded as UTF-8; only an escape such as \ud800 can cause that."""
     if b"\\ud" not in data and b"\\uD" not in data:
         return False
     try:

@@ -1,7 +1,7 @@
-"""The tensor types a GGUF file may hold: ids, names and how many bytes they take.
+"""The tensor types that a GGUF file may hold: ids, names and sizes in bytes.
 
-Ids, names and sizes are those of the pinned ggml (`enum ggml_type`), plus bitnet.cpp's I2_S under id 36,
-which ggml itself has retired. Everything that asks how large a tensor is asks here.
+Ids, names and sizes come from the pinned ggml (`enum ggml_type`), plus bitnet.cpp's I2_S under id 36, which
+ggml itself has retired. All tensor sizes in edgellm are computed here.
 
     tensor_nbytes(named_type("I2_S"), (2560, 6912))  # 4423712
 """
@@ -21,7 +21,8 @@ class QuantType:
     """How one tensor type stores its weights.
 
     A row is cut into blocks of `block_size` weights, each stored in `block_bytes` bytes; `tail_bytes` follow
-    once per tensor. `ternary` marks types whose weights are all -scale, 0 or +scale.
+    once per tensor. `ternary` marks types whose weights are -scale, 0 or +scale, and `binary` those whose weights
+    are -scale or +scale. `id` is the one in files: Q2_0 and Q2_0_G128 share theirs.
     """
 
     id: int
@@ -30,10 +31,16 @@ class QuantType:
     block_bytes: int
     tail_bytes: int = 0
     ternary: bool = False
+    binary: bool = False
+
+    @property
+    def one_magnitude(self) -> bool:
+        """Whether a block holds one magnitude, so that only models trained so can have the type."""
+        return self.ternary or self.binary
 
     @property
     def bpw(self) -> float:
-        """Bits per weight, the tail of a tensor not counted."""
+        """Bits per weight, without the tail of the tensor."""
         return 8 * self.block_bytes / self.block_size
 
     @property
@@ -86,49 +93,53 @@ TYPES = (
     QuantType(36, "I2_S", 128, 32, tail_bytes=32, ternary=True),
     QuantType(39, "MXFP4", 32, 17),
     QuantType(40, "NVFP4", 64, 36),
-    QuantType(41, "Q1_0", 128, 18),
-    QuantType(42, "Q2_0", 64, 18),
+    QuantType(41, "Q1_0", 128, 18, binary=True),
+    # Two sizes under one id: upstream's, and that of the makers of Ternary-Bonsai (see gguf_file.py).
+    QuantType(42, "Q2_0", 64, 18, ternary=True),
+    QuantType(42, "Q2_0_G128", 128, 34, ternary=True),
 )
 
-# Ids that files in the wild still carry and the engine cannot read; the sentence completes "type 38 is ...".
+# Ids that still occur in the wild but that the engine cannot read; each text completes "has type 38, ...".
 RETIRED_IDS = {
     4: "Q4_2, removed from ggml in 2023",
     5: "Q4_3, removed from ggml in 2023",
-    31: "Q4_0_4_4, removed from ggml: use a Q4_0 file, which is repacked as it loads",
-    32: "Q4_0_4_8, removed from ggml: use a Q4_0 file, which is repacked as it loads",
-    33: "Q4_0_8_8, removed from ggml: use a Q4_0 file, which is repacked as it loads",
+    31: "Q4_0_4_4, removed from ggml: use a Q4_0 file, which the engine repacks when it loads",
+    32: "Q4_0_4_8, removed from ggml: use a Q4_0 file, which the engine repacks when it loads",
+    33: "Q4_0_8_8, removed from ggml: use a Q4_0 file, which the engine repacks when it loads",
     37: "I8_S of bitnet.cpp, which only that program reads",
-    38: "TL1 of bitnet.cpp, tuned for one ARM machine: use the I2_S file of the model",
+    38: "TL1 of bitnet.cpp, tuned for one ARM machine: use the model's I2_S file",
 }
 
-_BY_ID = {t.id: t for t in TYPES}
+_BY_ID = {t.id: t for t in reversed(TYPES)}
+# The makers of Ternary-Bonsai name their files so.
+_ALIASES = {"Q2_0_G64": "Q2_0"}
 _BY_NAME = {t.name: t for t in TYPES}
 
 
 def find_type(type_id: int) -> QuantType | None:
-    """Return the type with this GGUF id, or None when no supported type has it."""
+    """Return the type with this GGUF id, upstream's where two share it; None when it is not supported."""
     return _BY_ID.get(type_id)
 
 
 def find_named(name: str) -> QuantType | None:
-    """Return the type with this name in any case, or None when there is none."""
-    return _BY_NAME.get(name.upper())
+    """Return the type with this name, ignoring case, or None when there is none."""
+    return _BY_NAME.get(_ALIASES.get(name.upper(), name.upper()))
 
 
 def named_type(name: str) -> QuantType:
-    """Return the type with this name in any case ("q4_k"); raise UsageError when there is none."""
+    """Return the type with this name, ignoring case ("q4_k"); raise UsageError when there is none."""
     found = find_named(name)
     if found is None:
         close = difflib.get_close_matches(name.upper(), _BY_NAME, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"types are {', '.join(_BY_NAME)}"
-        raise UsageError(f"there is no tensor type {name!r}", hint=hint, type=name)
+        why = f"did you mean {close[0]}?" if close else f"types are {', '.join(_BY_NAME)}"
+        raise UsageError(f"there is no tensor type {name!r}", why=why, type=name)
     return found
 
 
 def tensor_nbytes(quant_type: QuantType, shape: Sequence[int]) -> int:
-    """Return the bytes of a tensor of this shape (ne order), without the padding between tensors.
+    """Return the size in bytes of a tensor of this shape (ne order), without the padding between tensors.
 
-    Raises ValueError when a row is not a whole number of blocks: ask `fits` first about shapes from outside.
+    Raises ValueError when a row is not a whole number of blocks: check untrusted shapes with `fits` first.
     """
     if not quant_type.fits(shape):
         raise ValueError(

@@ -1,11 +1,11 @@
-"""One .safetensors file: a checked header, and tensors read whole or by rows.
+"""Reads a .safetensors file: checks its header, and returns tensors whole or by rows.
 
 Layout: u64 length of the header | the header, a JSON object | the tensor data
 
     {"__metadata__": {...}, "lm_head.weight": {"dtype": "BF16", "shape": [32000, 1536], "data_offsets": [0, 98304000]}}
 
-Offsets count from the end of the header. Tensors are read with plain reads, not mapped: memory holds what was
-asked for and nothing else, and a file that shrinks under us is an error instead of a signal.
+Offsets count from the end of the header. Tensors are read, not mapped: memory holds only what was requested,
+and a file that shrinks while it is open raises an error instead of a signal.
 
     weights = SafetensorsFile.open("model.safetensors").read("lm_head.weight", 0, 1024)
 """
@@ -28,13 +28,13 @@ from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, Unsupported
 from edgellm.formats.json_object import parse_object
 from edgellm.formats.sniff import SNIFF_BYTES, looks_like
 
-# 100,000 tensors; the format itself permits 100 MB, which as hostile JSON would become gigabytes of objects.
+# Enough for 100,000 tensors. The format allows 100 MB, which hostile JSON would turn into gigabytes of objects.
 MAX_HEADER_BYTES = 16 << 20
 MAX_DIMS = 8
 MAX_NAME_LENGTH = 1024
 _MAX_ELEMENTS = 1 << 48
 
-# BF16 is read as uint16 and becomes the upper half of a float32.
+# BF16 is read as uint16, which becomes the upper half of a float32.
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "U8": np.dtype(np.uint8),
@@ -54,7 +54,7 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor: dtype as the file names it, numpy shape, absolute place in the file."""
+    """One tensor: dtype as named in the file, numpy shape, absolute offset in the file."""
 
     name: str
     dtype: str
@@ -65,7 +65,7 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class SafetensorsFile:
-    """The header of one file; nothing stays open."""
+    """The header of one file; the file itself does not stay open."""
 
     path: Path
     tensors: Mapping[str, StoredTensor]
@@ -75,8 +75,8 @@ class SafetensorsFile:
     def open(cls, path: str | Path) -> SafetensorsFile:
         """Read and check the header.
 
-        Raises ModelNotFound when there is no such file, CorruptFile when it is something else, truncated or
-        inconsistent, UnsupportedModel when a tensor has an unknown dtype.
+        Raises ModelNotFound when the file does not exist, CorruptFile when it is truncated, inconsistent or not
+        safetensors at all, and UnsupportedModel when a tensor has an unknown dtype.
         """
         path = Path(path)
         header, data_offset, size = _read_header(path)
@@ -120,7 +120,7 @@ class SafetensorsFile:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
-    """Return the parsed header, where the data start, and the size of the file."""
+    """Return the parsed header, the offset of the data, and the size of the file."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -148,11 +148,11 @@ def _tensor(path: Path, name: str, entry: object, data_offset: int) -> StoredTen
     if not isinstance(dtype, str) or not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
         raise _corrupt(path, f"the description of tensor {name!r} is incomplete or of the wrong kind")
     if dtype not in DTYPES:
-        why = f"tensor {name!r} has the dtype {dtype[:20]!r}; known are {', '.join(DTYPES)}"
+        why = f"tensor {name!r} has the dtype {dtype[:20]!r}; supported are {', '.join(DTYPES)}"
         raise UnsupportedModel(f"{path.name} cannot be read", why=why, tensor=name)
     begin, end = offsets
     nbytes = math.prod(shape) * DTYPES[dtype].itemsize
-    # A dimension of 0 would hide any other from the comparison with the bytes.
+    # With a dimension of 0, the size in bytes says nothing about the other dimensions.
     if end - begin != nbytes or math.prod(n or 1 for n in shape) > _MAX_ELEMENTS:
         why = f"tensor {name!r} of {dtype} {shape} takes {nbytes} bytes, the header gives it {end - begin}"
         raise _corrupt(path, why)
@@ -164,7 +164,7 @@ def _naturals(value: object) -> TypeGuard[list[int]]:
 
 
 def _check_places(path: Path, tensors: list[StoredTensor], data_offset: int, size: int) -> None:
-    """Tensors must fill the file without a gap and without sharing bytes, as the format demands."""
+    """Check that tensors fill the file without gaps or overlaps, as the format requires."""
     expected = data_offset
     for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.nbytes)):
         if tensor.offset != expected:

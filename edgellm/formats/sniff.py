@@ -1,4 +1,4 @@
-"""What a file that is not the expected format seems to be, judged by its first bytes.
+"""Guesses from its first bytes what a file is, when it is not in the expected format.
 
 looks_like(b"<!DOCTYPE html>...")  # "an HTML page (a failed or gated download?)"
 """
@@ -20,13 +20,13 @@ _TEXT_SIGNATURES = (
     (b"<!doctype", "an HTML page (a failed or gated download?)"),
     (b"<html", "an HTML page (a failed or gated download?)"),
     (b"<?xml", "an XML document (a failed download?)"),
-    (b"{", "JSON text (an error message of a server?)"),
+    (b"{", "JSON text (an error message from a server?)"),
 )
 SNIFF_BYTES = 64
 
 
 def looks_like(start: bytes) -> str:
-    """Name what a file starting with these bytes seems to be; `SNIFF_BYTES` of them are enough."""
+    """Describe what a file with these first bytes seems to be; `SNIFF_BYTES` of them are enough."""
     if not start:
         return "empty"
     if not start.strip(b"\0"):
@@ -34,7 +34,7 @@ def looks_like(start: bytes) -> str:
     for signature, meaning in _SIGNATURES:
         if start.startswith(signature):
             return meaning
-    # A safetensors file is the length of its JSON header in 8 bytes, then the header.
+    # A safetensors file starts with 8 bytes for the length of its JSON header, then the header.
     if start[8:10] == b'{"' or (start[8:9] == b"{" and start[7:8] == b"\0"):
         return "a safetensors checkpoint"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()

@@ -1,1 +1,1 @@
-"""What this machine has: CPU features and cores, memory, within the limits of a container."""
+"""Describes this machine: CPU features, cores and memory, within the limits of a container."""

@@ -1,4 +1,4 @@
-"""The limits that a container or a service manager puts on this process (cgroup v2 and v1).
+"""Reads the limits that a container or a service manager sets for this process (cgroup v2 and v1).
 
 cgroup.memory_limit()  ->  4294967296 or None
 """
@@ -14,9 +14,9 @@ UNLIMITED = 1 << 60
 
 
 def _directories(controller: str, root: Path, membership: Path) -> Iterator[Path]:
-    """This process's cgroup for a controller and its ancestors, innermost first; limits apply at every level."""
+    """Yield this process's cgroup for a controller, then its ancestors; limits apply at every level."""
     try:
-        lines = membership.read_text().splitlines()
+        lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:
         return
     for line in lines:
@@ -34,25 +34,25 @@ def _directories(controller: str, root: Path, membership: Path) -> Iterator[Path
 def _numbers(name: str, controller: str, root: Path, membership: Path) -> Iterator[tuple[Path, list[str]]]:
     for directory in _directories(controller, root, membership):
         try:
-            yield directory, (directory / name).read_text().split()
+            yield directory, (directory / name).read_text(encoding="utf-8").split()
         except OSError:
             continue
 
 
 def memory_limit(root: Path = ROOT, membership: Path = Path("/proc/self/cgroup")) -> int | None:
-    """The smallest memory limit in bytes, or None."""
+    """Return the smallest memory limit in bytes, or None."""
     found = [limit for limit, _ in _memory(root, membership)]
     return min(found, default=None)
 
 
 def memory_available(root: Path = ROOT, membership: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Bytes that may still be used before the tightest limit is hit, reclaimable file cache counted as free."""
+    """Return the bytes left below the tightest limit, or None; reclaimable file cache counts as free."""
     found = [limit - used for limit, used in _memory(root, membership)]
     return max(0, min(found)) if found else None
 
 
 def _memory(root: Path, membership: Path) -> Iterator[tuple[int, int]]:
-    """(limit, bytes in use that cannot be reclaimed) of every level that has a limit."""
+    """Yield (limit, bytes in use that cannot be reclaimed) for every level that has a limit."""
     for limit_name, usage_name in (
         ("memory.max", "memory.current"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -61,8 +61,10 @@ def _memory(root: Path, membership: Path) -> Iterator[tuple[int, int]]:
             if not words or not words[0].isdigit() or int(words[0]) >= UNLIMITED:
                 continue
             try:
-                usage = int((directory / usage_name).read_text())
-                stat = dict(line.split() for line in (directory / "memory.stat").read_text().splitlines())
+                usage = int((directory / usage_name).read_text(encoding="utf-8"))
+                stat = dict(
+                    line.split() for line in (directory / "memory.stat").read_text(encoding="utf-8").splitlines()
+                )
             except (OSError, ValueError):
                 yield int(words[0]), 0
                 continue
@@ -70,20 +72,20 @@ def _memory(root: Path, membership: Path) -> Iterator[tuple[int, int]]:
 
 
 def _reclaimable(stat: dict[str, str]) -> int:
-    """Bytes of the disk cache, recently read or not: the kernel takes them back before it kills anybody."""
+    """Return the bytes of file cache, active or not: the kernel reclaims them before it kills a process."""
     names = ("inactive_file", "active_file")
     return sum(int(stat.get(f"total_{name}", stat.get(name, "0"))) for name in names)
 
 
 def cpu_quota(root: Path = ROOT, membership: Path = Path("/proc/self/cgroup")) -> float | None:
-    """CPUs' worth of time that this process may use, or None when unlimited."""
+    """Return the CPU quota of this process in CPUs, or None when it is unlimited."""
     quotas = []
     for _, words in _numbers("cpu.max", "cpu", root, membership):
         if len(words) == 2 and words[0].isdigit() and int(words[1]) > 0:
             quotas.append(int(words[0]) / int(words[1]))
     for directory, words in _numbers("cpu.cfs_quota_us", "cpu", root, membership):
         try:
-            quota, period = int(words[0]), int((directory / "cpu.cfs_period_us").read_text())
+            quota, period = int(words[0]), int((directory / "cpu.cfs_period_us").read_text(encoding="utf-8"))
         except (OSError, ValueError, IndexError):
             continue
         if quota > 0 and period > 0:

@@ -1,11 +1,11 @@
-"""Energy that the processors use, from the counters of RAPL (Linux, Intel and AMD), where they may be read.
+"""Measures the energy that the processors use, with the RAPL counters (Linux, Intel and AMD) where readable.
 
     meter = EnergyMeter()
     ...
-    meter.joules()  ->  41.7, or None where nobody tells
+    meter.joules()  ->  41.7, or None where the counters cannot be read
 
-The counters are those of whole packages, with everything else that runs there. Each begins anew some minutes or hours
-after it did before: call `tick` meanwhile. Most systems let only root read them.
+The counters cover whole packages, including everything else that runs on them. They wrap around every few minutes or
+hours, so call `tick` in between. On most systems only root can read them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
-# A package; its cores and memory have zones of their own below it (intel-rapl:0:0), which it counts already.
+# A package. The zones of its cores and memory (intel-rapl:0:0) are already included in it.
 ZONE = re.compile(r"intel-rapl:\d+")
 NAME = re.compile(r"package-\d+")
 TICK_SECONDS = 1.0
 
 
 class EnergyMeter:
-    """Counts from when it is made; once a counter is lost, nothing is known any more."""
+    """Counts joules from its creation on; if a counter becomes unreadable, the total stays unknown."""
 
     def __init__(self, root: Path = POWERCAP, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -38,12 +38,12 @@ class EnergyMeter:
         self._looked = clock()
 
     def joules(self) -> float | None:
-        """What all packages used since then; None where it cannot be known."""
+        """Return the joules used by all packages since creation; None when unknown."""
         self._look()
         return self._used / 1e6 if self._last else None
 
     def tick(self) -> None:
-        """Look at the counters if that was not done just now."""
+        """Read the counters, unless they were read a moment ago."""
         if self._last and self._clock() - self._looked >= TICK_SECONDS:
             self._look()
 
@@ -62,18 +62,18 @@ class EnergyMeter:
 
 
 def _packages(root: Path) -> list[Path]:
-    """The zones of whole packages."""
+    """Return the directories of the zones of whole packages."""
     try:
         zones = [zone for zone in root.iterdir() if ZONE.fullmatch(zone.name)]
-        return [zone for zone in zones if NAME.match((zone / "name").read_text())]
+        return [zone for zone in zones if NAME.match((zone / "name").read_text(encoding="utf-8"))]
     except (OSError, ValueError):
         return []
 
 
 def _number(path: Path) -> int | None:
-    """What a counter's file says, or None."""
+    """Return the number in a counter's file, or None when it cannot be read."""
     try:
-        text = path.read_text().strip()
+        text = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return None
     return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None

@@ -1,9 +1,9 @@
-"""Other processes of this user: whether one still is who it was, and ending it.
+"""Identifies other processes of this user reliably, and ends them.
 
-who = identify(os.getpid())
-who.is_alive
+process = identify(os.getpid())
+process.is_alive
 
-A process id alone says little: it is given again to others. Its start time tells them apart.
+The system reuses process ids, so a process is identified by its id and its start time.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from dataclasses import dataclass
 
 import psutil
 
-# The start is told relative to the boot, whose time moves a little when the clock is set.
+# The start time is relative to the boot, whose time shifts a little when the clock is set.
 TOLERANCE_SECONDS = 2.0
 POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A process: its id, and when it began, in seconds since 1970."""
+    """A process: its id and its start time, in seconds since 1970."""
 
     pid: int
     started: float
 
     @property
     def is_alive(self) -> bool:
-        """Whether this very process still runs."""
+        """Whether this same process is still running."""
         with contextlib.suppress(psutil.Error, ValueError, OverflowError):
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.started) < TOLERANCE_SECONDS
@@ -38,10 +38,10 @@ class Identity:
         return False
 
     def end(self, grace: float) -> bool:
-        """Ask it to end, and make it after `grace` seconds; whether it went by itself.
+        """Terminate the process, and kill it after `grace` seconds; return whether it ended without being killed.
 
         Raises:
-            PermissionError: it belongs to somebody else.
+            PermissionError: it belongs to another user.
         """
         self._send(signal.SIGTERM)
         if self._gone_within(grace):
@@ -65,7 +65,7 @@ class Identity:
 
 
 def identify(pid: int) -> Identity | None:
-    """Who has that process id now."""
+    """Return the process that has this id now, or None."""
     with contextlib.suppress(psutil.Error, ValueError, OverflowError):
         return Identity(pid, psutil.Process(pid).create_time())
     return None

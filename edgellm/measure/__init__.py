@@ -1,1 +1,1 @@
-"""Measuring models: how well they predict, and what quantization cost them."""
+"""Measures models: how fast they are, how well they predict, and how much quantization costs them."""

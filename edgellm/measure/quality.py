@@ -1,18 +1,18 @@
-"""The quality of a model on a text, alone or against a base: load, decode both window by window, compare.
+"""Measures the quality of a model on a text, alone or against a base model, window by window.
 
-    quality = measure(engine, path, read_sample(), against=source, report=bar)
+    quality = measure(engine, path, read_sample(), QualityOptions(), against=base, watch=UNOBSERVED)
     quality.model.perplexity, quality.divergence.mean
 
-The method is that of llama-perplexity: the text is cut into windows of `n_ctx` tokens, back to back, the rest left
-out; the first token of each is replaced by BOS where the vocabulary begins texts with one; the first half of a window
-is only context, and every token after it but the last is a position that predicts the next one. Both models read a
-batch of the same window at a time, so never more than a batch's logits are in memory.
+The method is llama-perplexity's. The text is split into consecutive windows of `n_ctx` tokens, and the rest is dropped.
+If the vocabulary starts texts with BOS, it replaces the first token of each window. The first half of a window is only
+context; each later token except the last is a position that predicts the next one. Both models decode the same batch of
+a window in turn, so that memory holds the logits of only one batch.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,23 +23,22 @@ from edgellm.formats.gguf_file import GGUFFile
 from edgellm.machine import memory
 from edgellm.machine.cpu import usable_cores
 from edgellm.measure.sample import Sample
-from edgellm.measure.statistics import ROWS, Divergence, Perplexity, Tally
-from edgellm.models.memory import RunPlan, choose_context, estimate, require_fit, together
-from edgellm.models.outline import Outline
-from edgellm.progress import Progress, Report, silent
-from edgellm.run.generation import never
+from edgellm.measure.statistics import ROWS, Divergence, Perplexity, PredictionTally
+from edgellm.models.fit.memory import RunPlan, choose_context, estimate, require_fit, together
+from edgellm.models.fit.outline import Outline
+from edgellm.progress import UNOBSERVED, Observer, Progress
 
 DEFAULT_CONTEXT = 512
-# Tokens per decode call: every one may want a row of n_vocab logits.
+# Tokens per decode call; each may need a row of n_vocab logits.
 N_BATCH = 64
-# Rows of float32 logits alive for each model: the engine's result, its output buffer and our copy of a batch; and the
+# Rows of float32 logits in memory per model: the engine's result, its output buffer and our copy of a batch, plus the
 # statistics' temporaries, four times ROWS in float64.
 N_OUTPUTS = 3 * N_BATCH + 2 * 4 * ROWS
 
 
 @dataclass(frozen=True, slots=True)
 class QualityOptions:
-    """How to measure; None stands for the default: windows of 512 tokens, the whole text, all cores."""
+    """How to measure. None means the default: windows of 512 tokens, the whole text, all cores."""
 
     n_ctx: int | None = None
     n_tokens: int | None = None
@@ -49,7 +48,7 @@ class QualityOptions:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredModel:
-    """One model's part of a measurement."""
+    """The results of one model in a measurement."""
 
     path: Path
     quant: str
@@ -58,10 +57,10 @@ class MeasuredModel:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What was measured at `n_positions` positions in windows of `n_ctx` tokens.
+    """The result over `n_positions` positions in windows of `n_ctx` tokens.
 
-    `base` and `divergence` are None without a base; `n_tokens` were read by each model, which took `seconds` of wall
-    time without the loading; `complete` is false when the user stopped it early.
+    `base` and `divergence` are None without a base. Each model read `n_tokens`, which took `seconds` of wall time,
+    without loading. `complete` is false when the user stopped the measurement early.
     """
 
     model: MeasuredModel
@@ -76,23 +75,15 @@ class Quality:
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Who is told of the progress, and who may stop it: `interrupted` is asked between batches."""
-
-    report: Report = silent
-    interrupted: Callable[[], bool] = never
-
-
 def measure(
-    engine: Engine, path: Path, sample: Sample, options: QualityOptions, *, against: Path | None, watch: Watch
+    engine: Engine, path: Path, sample: Sample, options: QualityOptions, *, against: Path | None, watch: Observer
 ) -> Quality:
-    """Measure the model of a file on a text, and if there is a file `against` how far it is from that one.
+    """Measure a model file on a text and, if `against` is given, its divergence from that file's model.
 
     Raises:
-        CorruptFile, UnsupportedModel: a file is no GGUF, damaged, or nothing the engine knows.
-        DoesNotFit: too little memory for both models (unless `options.force`).
-        ContextTooLarge: windows longer than a model was trained with.
+        CorruptFile, UnsupportedModel: a file is damaged, not GGUF, or not supported by the engine.
+        DoesNotFit: there is too little memory for both models (unless `options.force`).
+        ContextTooLarge: the windows are longer than a model's training context.
         UsageError: see `compare`.
         KeyboardInterrupt: stopped before anything was measured.
     """
@@ -106,17 +97,17 @@ def measure(
         return compare(models, sample, replace(options, n_ctx=n_ctx), watch)
 
 
-def compare(models: Sequence[Model], sample: Sample, options: QualityOptions, watch: Watch = Watch()) -> Quality:
+def compare(models: Sequence[Model], sample: Sample, options: QualityOptions, watch: Observer = UNOBSERVED) -> Quality:
     """Measure one loaded model, or the first of two against the second.
 
     Raises:
-        UsageError: the text is shorter than a window, or the models have different tokenizers.
+        UsageError: the text is shorter than one window, or the models have different tokenizers.
     """
     start = time.perf_counter()
     n_ctx = options.n_ctx or DEFAULT_CONTEXT
     windows = _windows(models, sample, n_ctx, options.n_tokens)
     n_threads = options.n_threads or usable_cores()
-    tally = Tally()
+    tally = PredictionTally()
     with ExitStack() as stack:
         contexts = []
         for model in models:
@@ -141,30 +132,33 @@ def compare(models: Sequence[Model], sample: Sample, options: QualityOptions, wa
 
 
 def _check_headers(paths: Sequence[Path], options: QualityOptions) -> int:
-    """The length of a window; refuses it, or both models at once, before anything large is loaded."""
+    """Return the window length; raise before loading if it, or the memory need of both models, is too large."""
     with ExitStack() as stack:
         files = [stack.enter_context(GGUFFile.open(path)) for path in paths]
+        for gguf in files:
+            if not gguf.get_bool(gguf.key("attention.causal"), True):
+                raise UsageError(f"{gguf.path.name} predicts no tokens", why="it is an embedding model")
         trained = min(gguf.get_int(gguf.key("context_length")) for gguf in files)
         n_ctx = choose_context(trained, options.n_ctx or min(DEFAULT_CONTEXT, trained))
         plan = RunPlan(n_ctx=n_ctx, n_batch=N_BATCH, n_outputs=N_OUTPUTS)
         need, *others = (estimate(Outline.of([gguf]), plan) for gguf in files)
-    name, otherwise = paths[0].name, "a smaller model, a smaller --ctx-size"
+    name, otherwise = paths[0].name, "use a smaller model, a smaller --ctx-size"
     for other, path in zip(others, paths[1:], strict=True):
         need, name = together(need, other), f"{name} beside {path.name}"
-        otherwise = "each alone, without --against"
+        otherwise = "measure each alone, without --against"
     if not options.force:
-        require_fit(need, memory.room(), name=name, plan=plan, hint=f"{otherwise}, or the same with --force")
+        require_fit(need, memory.room(), name=name, plan=plan, hint=f"{otherwise}, or --force")
     return n_ctx
 
 
 def _windows(models: Sequence[Model], sample: Sample, n_ctx: int, n_tokens: int | None) -> list[list[int]]:
-    """The text as windows of `n_ctx` tokens, at most `n_tokens` in all, each beginning as the vocabulary wants."""
+    """Return the text as windows of `n_ctx` tokens, at most `n_tokens` in all, each starting with BOS if it has one."""
     tokens = _common_tokens(models, sample)[:n_tokens]
     if len(tokens) < n_ctx:
         raise UsageError(
             f"{len(tokens):,} tokens of {sample.name} are too few",
             why=f"a window takes {n_ctx:,} tokens, and only whole windows count",
-            hint="a longer text, or `edgellm quality` with a smaller --ctx-size",
+            hint="use a longer text, or `edgellm quality` with a smaller --ctx-size",
             n_tokens=len(tokens),
             n_ctx=n_ctx,
         )
@@ -174,28 +168,28 @@ def _windows(models: Sequence[Model], sample: Sample, n_ctx: int, n_tokens: int 
 
 
 def _common_tokens(models: Sequence[Model], sample: Sample) -> list[int]:
-    """The tokens of the text, the same for all models: the probabilities of different tokens cannot be compared."""
+    """Return the tokens of the text, if all models agree on them: otherwise probabilities are not comparable."""
     first, *others = models
     tokens = first.tokenize(sample.text)
     for other in others:
         if other.info.n_vocab != first.info.n_vocab:
             why = f"their vocabularies have {first.info.n_vocab:,} and {other.info.n_vocab:,} tokens"
         elif other.tokenize(sample.text) != tokens:
-            why = f"they cut {sample.name} into different tokens"
+            why = f"they split {sample.name} into different tokens"
         else:
             continue
         raise UsageError(
             f"{first.info.path.name} and {other.info.path.name} cannot be compared",
             why=why,
-            hint="a base that the model was made from",
+            hint="use the base that the model was made from",
         )
     return tokens
 
 
 def _fill(
-    tally: Tally, contexts: Sequence[Context], windows: Sequence[Sequence[int]], watch: Watch
+    tally: PredictionTally, contexts: Sequence[Context], windows: Sequence[Sequence[int]], watch: Observer
 ) -> tuple[int, bool]:
-    """Measure window after window until the end or the user's; tells how many tokens were read, and if it was all."""
+    """Measure all windows, or until interrupted; return the number of tokens read, and whether that was all."""
     total = sum(map(len, windows))
     done = 0
     for window in windows:
@@ -208,11 +202,11 @@ def _fill(
     return done, True
 
 
-def _window(tally: Tally, contexts: Sequence[Context], window: Sequence[int]) -> Iterator[int]:
-    """Read one window with every model, batch by batch; yields how many tokens each batch had.
+def _window(tally: PredictionTally, contexts: Sequence[Context], window: Sequence[int]) -> Iterator[int]:
+    """Read one window with every model, batch by batch; yield the number of tokens of each batch.
 
-    Positions n_ctx // 2 to n_ctx - 2 count. The last token is read all the same: a batch of one token less takes other
-    kernels, and a rounding of its own (0.1 % of the perplexity, measured).
+    Positions n_ctx // 2 to n_ctx - 2 count. The last token is decoded all the same: without it, the last batch would
+    use other kernels with a different rounding (0.1 % of the perplexity, measured).
     """
     first, last = len(window) // 2, len(window) - 1
     for context in contexts:

@@ -1,10 +1,10 @@
-"""The statistics of next-token predictions: perplexity of one model, divergence from another.
+"""Computes the statistics of next-token predictions: a model's perplexity, and its divergence from another.
 
-    tally = Tally()
+    tally = PredictionTally()
     tally.add(targets, logits, base_logits)
     tally.perplexity().value, tally.divergence().mean
 
-Everything is computed in float64 from the engine's float32 logits, and only one number for each position is kept.
+Everything is computed in float64 from the engine's float32 logits. Each statistic keeps one number per position.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.errors import EngineError
+from edgellm.engine.finite import require_finite
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-# Positions whose distributions are alive at once: 16 rows of a vocabulary of 150,000 are 19 MB in float64.
+# Positions whose distributions are in memory at once: 16 rows of a vocabulary of 150,000 take 19 MB in float64.
 ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Perplexity:
-    """exp(mean of -ln p(token that came)) with the standard error of sampling these positions and no others."""
+    """exp(mean of -ln p(next token)), and its standard error from sampling only these positions."""
 
     value: float
     error: float
@@ -35,11 +35,11 @@ class Perplexity:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """How far a model's predictions are from a base's, over all positions.
+    """How far a model's predictions diverge from a base's, over all positions.
 
-    `mean`, `median`, `p99` and `maximum` are of the Kullback-Leibler divergence KL(base || model) in nats; `same_top`
-    is the share of positions at which both find the same token likeliest; `perplexity_change` is the model's
-    perplexity over the base's, minus 1, and its standard error is that of the paired differences.
+    `mean`, `median`, `p99` and `maximum` describe the Kullback-Leibler divergence KL(base || model) in nats.
+    `same_top` is the share of positions where both models have the same most likely token. `perplexity_change` is the
+    model's perplexity over the base's, minus 1; its standard error is that of the paired differences.
     """
 
     mean: float
@@ -52,33 +52,32 @@ class Divergence:
 
 
 def log_softmax(logits: npt.NDArray[np.floating]) -> Float64:
-    """Natural logarithms of the probabilities, row by row.
+    """Return the natural logarithms of the probabilities, row by row.
 
     Raises:
-        EngineError: a row has no finite maximum; the model does not compute numbers.
+        NotFinite: a row has no finite maximum, as when the model produces NaN.
     """
     shifted: Float64 = logits.astype(np.float64)
+    require_finite(shifted)
     top = shifted.max(axis=-1, keepdims=True)
-    if not np.isfinite(top).all():
-        raise EngineError("the model's logits are not numbers", why="the file is damaged, or its weights overflow")
     shifted -= top
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
 
 
 def kl_divergence(base: Float64, model: Float64) -> Float64:
-    """KL(base || model) of each row of log probabilities, in nats; what the base excludes counts nothing."""
+    """Return KL(base || model) of each row of log probabilities, in nats; tokens with base probability 0 add 0."""
     p = np.exp(base)
     with np.errstate(invalid="ignore"):  # -inf minus -inf and 0 times inf, replaced in the next step
         terms = p * (base - model)
     terms[p == 0] = 0
-    # Rounding can leave -1e-17 where the truth is 0.
+    # Rounding can give -1e-17 where the exact value is 0.
     divergence: Float64 = np.maximum(terms.sum(axis=-1), 0)
     return divergence
 
 
-class Tally:
-    """What was measured so far, one number for each position and statistic."""
+class PredictionTally:
+    """The values measured so far, one per position and statistic."""
 
     def __init__(self) -> None:
         self._nll: list[Float64] = []
@@ -87,11 +86,11 @@ class Tally:
         self._same_top: list[npt.NDArray[np.bool_]] = []
 
     def __len__(self) -> int:
-        """Positions so far."""
+        """The number of positions so far."""
         return sum(map(len, self._nll))
 
     def add(self, targets: Sequence[int], logits: Float32, base_logits: Float32 | None = None) -> None:
-        """Count positions: the tokens that came, and the logits [len(targets), n_vocab] from which to predict them."""
+        """Add positions: the actual next tokens, and the logits [len(targets), n_vocab] that predict them."""
         for start in range(0, len(targets), ROWS):
             rows = slice(start, start + ROWS)
             wanted = np.asarray(targets[rows])[:, None]
@@ -104,15 +103,15 @@ class Tally:
                 self._same_top.append(log_p.argmax(axis=-1) == base_log_p.argmax(axis=-1))
 
     def perplexity(self) -> Perplexity:
-        """The model's."""
+        """Return the perplexity of the model."""
         return _perplexity(np.concatenate(self._nll))
 
     def base_perplexity(self) -> Perplexity:
-        """The base's."""
+        """Return the perplexity of the base."""
         return _perplexity(np.concatenate(self._base_nll))
 
     def divergence(self) -> Divergence:
-        """The model's from the base."""
+        """Return the divergence of the model from the base."""
         kld = np.concatenate(self._kld)
         with np.errstate(invalid="ignore"):
             ratio = _perplexity(np.concatenate(self._nll) - np.concatenate(self._base_nll))
@@ -128,14 +127,14 @@ class Tally:
 
 
 def _quantile(values: Float64, share: float) -> float:
-    """As numpy's, but infinite between two infinite values, where it would be no number."""
+    """Return a quantile like numpy's, but infinite between two infinite values, where numpy returns NaN."""
     with np.errstate(invalid="ignore"):
         value = float(np.quantile(values, share))
     return math.inf if math.isnan(value) else value
 
 
 def _perplexity(nll: Float64) -> Perplexity:
-    """exp of the mean, and by the delta method exp(mean) x standard error of the mean."""
-    with np.errstate(over="ignore", invalid="ignore"):  # a token that a model excludes costs infinitely much
+    """Return exp(mean) and, by the delta method, its standard error exp(mean) x standard error of the mean."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a token with probability 0 has infinite cost
         value = float(np.exp(nll.mean()))
         return Perplexity(value, value * float(nll.std()) / max(1, len(nll) - 1) ** 0.5)

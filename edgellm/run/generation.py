@@ -4,82 +4,40 @@
         match event:
             case Text(text): print(text, end="")
 
-Works on any engine of `engine.base`. What the context already holds of the prompt is not computed again.
+Works on any engine of `engine.base`. Tokens of the prompt that the context already holds are not computed again.
 """
 
 from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Literal
 
-from edgellm.engine.base import Context, Model, Sampling
+from edgellm.engine.base import Context, Model
+from edgellm.engine.sampling import Sampling
 from edgellm.errors import PromptTooLong
-from edgellm.run.loops import Loop, LoopGuard
-
-FinishReason = Literal["stop", "length", "time", "context", "repetition", "interrupted"]
-NO_TOKEN = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Prefill:
-    """The prompt is being read: `done` of `total` tokens are in the cache, `reused` of them were there before."""
-
-    done: int
-    total: int
-    reused: int
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A piece of the answer; one for each token, empty while a character is incomplete.
-
-    What is left of an incomplete character at the end comes with `NO_TOKEN`. `repeated` is how often the answer's
-    present ending has come by now, 1 for ordinary text.
-    """
-
-    text: str
-    token: int = 0
-    repeated: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Looped:
-    """The answer repeats itself without end: only its first `kept_tokens` tokens count.
-
-    `retrying`: it goes on from there, with penalties on repetition; else it has ended.
-    """
-
-    loop: Loop
-    kept_tokens: int
-    retrying: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The end: the model stopped or repeated itself, a limit or the context's end was reached, the user interrupted."""
-
-    reason: FinishReason
-
-
-Event = Prefill | Text | Looped | Finished
+from edgellm.run.drafts import MOST_DRAFT
+from edgellm.run.events import NO_TOKEN, Drafted, End, Event, FinishReason, Looped, Prefill, Text
+from edgellm.run.loops import LoopGuard
+from edgellm.run.speculation import DraftingContext, Speculation
+from edgellm.run.stops import until_stop
 
 
 def never() -> bool:
-    """Nobody wants to stop."""
+    """The default of `Limits.interrupted`: do not stop."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When an answer ends at the latest.
+    """When to end an answer.
 
-    `max_tokens`: after so many tokens, -1 for as many as the context holds; `max_seconds`: after this time, the
-    reading of the prompt included; `interrupted` is asked between decode calls, and true ends the answer with what
-    there is. `loop_guard`: end an answer that repeats itself without end, or with `retry` go on once from before that.
+    `max_tokens` is the most tokens to generate, -1 for as many as the context holds. `max_seconds` includes reading the
+    prompt. `interrupted` is called between decode calls; true ends the answer as it stands. `loop_guard` ends an answer
+    that repeats itself without end, or with `retry` lets it continue once from before the loop. `stop` are texts before
+    which the answer ends.
     """
 
     max_tokens: int = -1
@@ -87,16 +45,17 @@ class Limits:
     max_seconds: float | None = None
     loop_guard: bool = True
     retry: bool = False
+    stop: tuple[str, ...] = ()
 
     def halt(self, began: float) -> FinishReason | None:
-        """Why to stop now, if there is a reason."""
+        """The reason to stop now, or None."""
         if self.interrupted():
             return "interrupted"
         return "time" if self.max_seconds is not None and time.monotonic() - began >= self.max_seconds else None
 
 
 def penalised(sampling: Sampling) -> Sampling:
-    """The same sampling, but what was said before becomes less likely: for an answer that went round in circles."""
+    """The same sampling with penalties on repetition, for an answer that looped."""
     return replace(
         sampling,
         repeat_penalty=max(sampling.repeat_penalty, 1.1),
@@ -112,17 +71,32 @@ def generate(
     sampling: Sampling,
     limits: Limits,
     begun: Sequence[int] = (),
-) -> Iterator[Event]:
+    speculation: Speculation | None = None,
+) -> Generator[Event, None, None]:
     """Yield the events of one answer.
 
     Args:
         prompt: token ids of everything up to the answer.
-        limits: when to stop at the latest.
-        begun: tokens of the answer that are there already; it goes on after them.
+        limits: when to stop.
+        begun: tokens that the answer already has; generation continues after them.
+        speculation: draft tokens, which changes no answer; None computes them one by one.
 
     Raises:
         PromptTooLong: prompt and one token do not fit into the context; nothing has been computed.
     """
+    events = _answer(model, context, prompt, sampling, limits, begun, speculation)
+    yield from until_stop(events, limits.stop) if limits.stop else events
+
+
+def _answer(
+    model: Model,
+    context: Context,
+    prompt: Sequence[int],
+    sampling: Sampling,
+    limits: Limits,
+    begun: Sequence[int],
+    speculation: Speculation | None,
+) -> Iterator[Event]:
     began = time.monotonic()
     before = [*prompt, *begun]
     check_length(len(before), context.n_ctx)
@@ -135,18 +109,20 @@ def generate(
 
     yield from _prefill(context, before, halt)
     if halted:
-        yield Finished(halted)
+        yield End(halted)
         return
     answer: list[int] = []
     guard = LoopGuard() if limits.loop_guard else None
     guarded_from = 0
     retry = limits.retry
     sampler = context.open_sampler(sampling, before)
+    passes = DraftingContext(context, before, speculation)
     decoder = _decoder(model, begun)
     reason: FinishReason = "length"
+    counts = passes.counts
     try:
         while limits.max_tokens < 0 or len(answer) < limits.max_tokens:
-            token = sampler.sample()
+            token = sampler.sample(passes.row)
             if model.is_end(token):
                 reason = "stop"
                 break
@@ -155,7 +131,7 @@ def generate(
             loop = guard.feed(token, text) if guard else None
             yield Text(text, token, guard.repetitions if guard else 1)
             if loop:
-                # The place in a grammar is not known half-way: such an answer begins anew.
+                # A grammar's state in the middle of an answer is unknown, so such an answer starts again.
                 kept = 0 if retry and sampling.grammar else guarded_from + loop.kept_tokens
                 yield Looped(loop, kept, retry)
                 del answer[kept:]
@@ -166,25 +142,30 @@ def generate(
                 decoder = _decoder(model, [*begun, *answer])
                 for _ in _prefill(context, [*before, *answer], never):
                     pass
+                passes.restart([*before, *answer])
                 sampler.close()
                 sampler = context.open_sampler(penalised(sampling), [*before, *answer])
                 continue
             if stopped := limits.halt(began):
                 reason = stopped
                 break
-            if len(context.tokens) + 1 >= context.n_ctx:
+            if passes.n_tokens + 1 >= context.n_ctx:
                 reason = "context"
                 break
-            context.decode([token])
+            passes.advance(token, limits.max_tokens - len(answer) - 1 if limits.max_tokens >= 0 else MOST_DRAFT)
+            if passes.counts != counts:
+                counts = passes.counts
+                yield Drafted(*counts)
     finally:
+        passes.cut()
         sampler.close()
     if reason != "repetition" and (rest := decoder.decode(b"", final=True)):
         yield Text(rest, NO_TOKEN)
-    yield Finished(reason)
+    yield End(reason)
 
 
 def _decoder(model: Model, tokens: Sequence[int]) -> codecs.IncrementalDecoder:
-    """A decoder that has read these tokens: the last may have ended within a character."""
+    """A decoder that has read these tokens; the last one may have ended within a character."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in tokens:
         decoder.decode(model.piece(token))
@@ -206,7 +187,7 @@ def check_length(n_prompt: int, n_ctx: int) -> None:
 
 
 def _prefill(context: Context, prompt: Sequence[int], interrupted: Callable[[], bool]) -> Iterator[Prefill]:
-    """Bring the cache to exactly `prompt`; the last token is always computed, its logits are needed."""
+    """Make the cache hold exactly `prompt`; the last token is always computed, because its logits are needed."""
     pairs = zip(context.tokens, prompt, strict=False)
     common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
     reused = context.keep(min(common, len(prompt) - 1))

@@ -47,7 +47,7 @@ SHOWN = 60
 
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(rf"\d+|[{_IDEOGRAPH}]|[^\W\d_{_IDEOGRAPH}]+")
-_SENTENCE = re.compile(r"[^\n]*?(?:\n|[.!?]+[ \t]|[。！？]+)")
+_SENTENCE_END = re.compile(r"\n|[.!?]+[ \t]|[。！？]+")
 _COUNTED = (
     "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
     "first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|"
@@ -175,7 +175,7 @@ class _Words(_Stream):
                     run.several = True
                 run.counter_at = position
             if run.several and not run.by_one:
-                return False  # two numbers that change are two things told
+                return False  # two changing numbers are two different statements
         run.length += 1
         return True
 
@@ -190,6 +190,7 @@ class LoopGuard:
         self._ends: list[int] = []
         self._length = 0
         self._pending = ""
+        self._searched = 0  # characters of the pending text that hold no end of a sentence
         self._sentence_begins = True
         self._brackets = 0
         self._fenced = False
@@ -290,9 +291,9 @@ class LoopGuard:
     def _read_words(self) -> None:
         """Words out of the pending text: whole sentences, then what there is of a long one but its last word."""
         done = 0
-        for sentence in _SENTENCE.finditer(self._pending):
-            self._read(sentence[0], done)
-            done = sentence.end()
+        for found in _SENTENCE_END.finditer(self._pending, self._searched):
+            self._read(self._pending[done : found.end()], done)
+            done = found.end()
             self._sentence_begins = True
         rest = self._pending[done:]
         if len(rest) >= CHUNK:
@@ -303,6 +304,7 @@ class LoopGuard:
                 self._sentence_begins = False
                 done += end
         self._pending = self._pending[done:]
+        self._searched = len(self._pending.rstrip(".!?"))  # a space may still make these an end
 
     def _read(self, text: str, skipped: int) -> None:
         """The words of a text that begins `skipped` characters into the pending one."""

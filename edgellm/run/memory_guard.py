@@ -3,7 +3,7 @@
     guard = MemoryGuard(max_memory=2_000_000_000)
     guard()     # between two computations; raises DoesNotFit
 
-Memory is nearly all taken when a model is loaded, and that was estimated before; this is for what no estimate sees.
+Nearly all memory is taken when a model is loaded, as estimated. The guard catches what the estimate missed.
 """
 
 from __future__ import annotations
@@ -11,20 +11,23 @@ from __future__ import annotations
 from edgellm.errors import DoesNotFit
 from edgellm.machine import cgroup, memory
 
-# With less than this left to the container, the next computation may be the one that the kernel kills it for.
+# With less than this left in the container, the kernel may kill the process at the next computation.
 LEAST_LEFT = 4 << 20
 
 
 class MemoryGuard:
-    """Looks at the memory of this process; `max_memory` is in bytes, None for no cap."""
+    """Checks the memory of this process; `max_memory` is in bytes, None for no cap.
 
-    def __init__(self, max_memory: int | None) -> None:
-        self._max_memory = max_memory
+    `held` bytes of it belong to other things than the model (a caller's own data) and are not counted.
+    """
+
+    def __init__(self, max_memory: int | None, *, held: int = 0) -> None:
+        self._max_memory, self._held = max_memory, held
         self._contained = cgroup.memory_limit() is not None
 
     def __call__(self) -> None:
-        """Raise `DoesNotFit` when there is no more to take."""
-        if self._max_memory is not None and (used := memory.resident()) > self._max_memory:
+        """Raise `DoesNotFit` when the memory is used up."""
+        if self._max_memory is not None and (used := memory.resident() - self._held) > self._max_memory:
             raise DoesNotFit(
                 f"stopped: {used / 1e9:.2f} GB of memory in use, --max-memory allows {self._max_memory / 1e9:.2f} GB",
                 why="the estimate was lower, or --force was given",

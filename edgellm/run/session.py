@@ -1,227 +1,174 @@
-"""A conversation with one loaded model, and a single completion: what `chat` and `run` have in common.
+"""The prompts of a loaded model: messages through the chat template into tokens, and the events of the answer.
 
-    session = Session(model, RunPlan(n_ctx=4096), n_threads=4)
-    for event in session.ask("What is a ternary weight?", Sampling(), Limits()): ...
+    session = Session(model)
+    turn = session.turn([{"role": "user", "content": "What is a ternary weight?"}])
+    for event in session.answer(turn, Sampling(), Limits()): ...
 
-The context stays between turns, so only what is new is computed. `guard` is called between computations and may
-raise: it watches over the memory.
+The context stays between turns, so only what is new is computed. A session keeps no messages: `chats.chat` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from edgellm.engine.base import Model, Sampling
-from edgellm.errors import PromptTooLong, UsageError
-from edgellm.models.memory import RunPlan
-from edgellm.run.chat_template import ChatTemplate, Message
-from edgellm.run.generation import NO_TOKEN, Event, Finished, Limits, Looped, Text, generate, penalised
+from edgellm.engine.sampling import Sampling
+from edgellm.run.events import NO_TOKEN, End, Event, Looped, Text
+from edgellm.run.generation import Limits, generate
+from edgellm.run.loader import LoadedModel
+from edgellm.run.message import Message
+from edgellm.run.telemetry import Meter
 
-SUMMARISE = (
-    "Summarise our conversation so far, so that we can go on from the summary alone. Keep names, numbers, decisions and"
-    " open questions. Answer in the language of the conversation, with the summary and nothing else."
-)
+if TYPE_CHECKING:
+    from edgellm.run.call_form import CallForm
+    from edgellm.run.chat_template import ChatTemplate
 
 
 @dataclass(slots=True)
-class _Turn:
-    """The last answer as it was computed: the prompt as text and tokens, and the answer as both."""
+class Turn:
+    """One answer as it is computed: the prompt as text and tokens, and the answer as both. `reason` says how it ended.
+
+    `kept` tokens of the answer come from an earlier turn that is continued.
+    """
 
     rendered: str
     prompt: list[int]
     answer: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     reason: str = ""
+    kept: int = 0
 
     @property
     def text(self) -> str:
+        """The answer so far."""
         return "".join(self.pieces)
+
+    def continued(self) -> Turn:
+        """A turn that begins where this one ended."""
+        return Turn(self.rendered, self.prompt, list(self.answer), list(self.pieces), kept=len(self.answer))
 
 
 class Session:
-    """Messages so far, and the context that holds them; `chat_template` is for a model that has none of its own."""
+    """Renders prompts for one model and remembers the tokens of its last answer.
 
-    def __init__(
-        self,
-        model: Model,
-        plan: RunPlan,
-        *,
-        n_threads: int,
-        system: str | None = None,
-        guard: Callable[[], None] = lambda: None,
-        chat_template: str | None = None,
-    ) -> None:
+    What is `private` is neither taken from the prompt cache on disk nor kept there. `in_chat`: the answers are parts of
+    later prompts.
+    """
+
+    def __init__(self, model: LoadedModel, *, private: bool = False, in_chat: bool = False) -> None:
         self.model = model
-        self._guard = guard
-        self._fallback = chat_template or ""
-        self.messages: list[Message] = [] if system is None else [{"role": "system", "content": system}]
-        self.context = model.open_context(
-            n_ctx=plan.n_ctx, n_batch=min(plan.n_batch, plan.n_ctx), n_threads=n_threads,
-            type_k=plan.kv_type, type_v=plan.kv_type,
-        )  # fmt: skip
+        self.private, self.in_chat = private, in_chat
         self._template: ChatTemplate | None = None
-        self._turn: _Turn | None = None
-
-    def ask(self, text: str, sampling: Sampling, limits: Limits) -> Generator[Event, None, None]:
-        """Answer a message of the user; question and answer join the conversation once there is any answer.
-
-        Raises:
-            PromptTooLong: the conversation does not fit any more; it stays as it was.
-            UnsupportedModel: the model has no chat template.
-        """
-        return self._answer([*self.messages, {"role": "user", "content": text}], sampling, limits)
-
-    def again(self, sampling: Sampling, limits: Limits) -> Generator[Event, None, None]:
-        """Answer the last question again; the new answer replaces the old one once there is any of it.
-
-        An answer that ended because it repeated itself is not begun anew: it goes on from before that, with penalties
-        (with a grammar it is begun anew, as its place in the grammar is not known half-way).
-
-        Raises:
-            UsageError: there is nothing to answer.
-        """
-        turn = self._turn
-        if turn and turn.reason == "repetition" and self.messages and turn.text == self.messages[-1]["content"]:
-            sampling = penalised(sampling)
-            if not sampling.grammar:
-                return self._answer(self.messages[:-1], sampling, limits, begun=turn)
-        asked = self.messages[:-1] if self.messages and self.messages[-1]["role"] == "assistant" else self.messages
-        if not asked or asked[-1]["role"] != "user":
-            raise UsageError("there is no question to answer again")
-        return self._answer(list(asked), sampling, limits)
-
-    def undo(self) -> list[Message]:
-        """Take back the last question and its answer; returns them, or an empty list."""
-        last = max((n for n, message in enumerate(self.messages) if message["role"] == "user"), default=None)
-        if last is None:
-            return []
-        taken = self.messages[last:]
-        del self.messages[last:]
-        return taken
-
-    def compact(self, sampling: Sampling, limits: Limits) -> Generator[Event, None, None]:
-        """Let the model summarise the conversation; the summary takes the place of what it covers, once it is whole.
-
-        Those are the oldest turns, as many as fit beside a summary of a quarter of the context; later ones stay.
-
-        Raises:
-            UsageError: there is nothing to summarise.
-            PromptTooLong: not even the first turn fits.
-        """
-        first = 1 if self.system_message else 0
-        turns = range(len(self.messages), first, -1)
-        ends = [end for end in turns if self.messages[end - 1]["role"] == "assistant"]
-        if not ends:
-            raise UsageError("there is nothing to summarise yet")
-        room = self.context.n_ctx // 4
-        request: Message = {"role": "user", "content": SUMMARISE}
-        for end in ends:
-            asked = [*self.messages[:end], request]
-            if len(self._prompt(asked)[1]) + room <= self.context.n_ctx:
-                break
-        else:
-            raise PromptTooLong("the conversation is too long to be summarised", hint="/undo, /clear, or a larger -c")
-        return self._compact(
-            asked, self.messages[:first], self.messages[end:], sampling, replace(limits, max_tokens=room)
-        )
-
-    def _compact(
-        self, asked: list[Message], head: list[Message], rest: list[Message], sampling: Sampling, limits: Limits
-    ) -> Generator[Event, None, None]:
-        before, reason = self.messages, ""
-        try:
-            for event in self._answer(asked, sampling, limits):
-                if isinstance(event, Finished):
-                    reason = event.reason
-                yield event
-        finally:
-            whole = reason in ("stop", "length", "repetition") and self.messages is not before
-            self.messages = [*head, *self.messages[-2:], *rest] if whole else before
-
-    @property
-    def system_message(self) -> Message | None:
-        """The system message, if there is one of ours."""
-        return next((message for message in self.messages if message["role"] == "system"), None)
-
-    @property
-    def system(self) -> str:
-        """Its text, empty when there is none."""
-        return self.system_message["content"] if self.system_message else ""
-
-    def restart(self, system: str | None = None) -> None:
-        """Forget the conversation; None keeps the system message. What is still right in the cache is used again."""
-        if system is None:
-            self.messages = [self.system_message] if self.system_message else []
-        else:
-            self.messages = [{"role": "system", "content": system}]
-
-    def complete(self, text: str, sampling: Sampling, limits: Limits) -> Generator[Event, None, None]:
-        """Continue a text as it is, without the chat template and outside of the conversation."""
-        return self._generate(self.model.tokenize(text), sampling, limits)
+        self._call_form: tuple[CallForm | None] | None = None
+        self.last: Turn | None = None
 
     @property
     def template(self) -> ChatTemplate:
-        """The model's chat template, compiled on first use."""
+        """The model's chat template, compiled on first use.
+
+        Raises:
+            UnsupportedModel: it has none, or a broken one.
+        """
         if self._template is None:
+            from edgellm.run.chat_template import ChatTemplate
+
             info = self.model.info
-            self._template = ChatTemplate(info.chat_template or self._fallback, bos=info.bos, eos=info.eos)
+            self._template = ChatTemplate(self.model.chat_template, bos=info.bos, eos=info.eos)
         return self._template
 
-    def count_tokens(self, messages: Sequence[Message] | None = None) -> int:
-        """Tokens of a prompt that consists of the conversation so far, or of other messages."""
-        wanted = self.messages if messages is None else messages
-        return len(self._prompt(wanted)[1]) if wanted else 0
+    @property
+    def call_form(self) -> CallForm | None:
+        """How the model writes tool calls; None if its template shows no tools, or in another form than JSON.
 
-    def _prompt(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
-        """The prompt as text and as tokens.
-
-        What was computed in the last turn keeps its tokens: read again from its text, an answer may fall into other
-        ones, and would have to be computed again from there.
+        Raises:
+            UnsupportedModel: it has no template, or a broken one.
         """
-        rendered = self.template.render(messages)
-        turn = self._turn
-        if turn and rendered.startswith(turn.rendered + turn.text):
-            rest = rendered[len(turn.rendered) + len(turn.text) :]
-            tokens = self.model.tokenize(rest, special=True, bos=False)
-            if tokens and not self.model.piece(tokens[0]):  # a control token, so nothing grows together over the seam
-                return rendered, [*turn.prompt, *turn.answer, *tokens]
-        return rendered, self.model.tokenize(rendered, special=True)
+        if self._call_form is None:
+            from edgellm.run.call_form import call_form
 
-    def _answer(
-        self, messages: list[Message], sampling: Sampling, limits: Limits, begun: _Turn | None = None
-    ) -> Generator[Event, None, None]:
-        """Answer messages that end with a question; with `begun`, from within the last answer."""
-        rendered, prompt = (begun.rendered, begun.prompt) if begun else self._prompt(messages)
-        turn = _Turn(rendered, prompt, list(begun.answer) if begun else [], list(begun.pieces) if begun else [])
-        before = len(turn.answer)
+            self._call_form = (call_form(self.template),)
+        return self._call_form[0]
+
+    def turn(
+        self, messages: Sequence[Message] | Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> Turn:
+        """The turn that answers these messages, with tools in OpenAI's form shown to the model.
+
+        The last answer keeps its tokens: read again from its text, it may fall into other ones, and would have to be
+        computed again from there.
+
+        Raises:
+            UnsupportedModel: the model has no chat template.
+            UsageError: the template refuses these messages.
+        """
+        more = {"tools": tools} if tools else {}
+        return self.turn_of(self.template.render(messages, **more))
+
+    def turn_of(self, rendered: str) -> Turn:
+        """The turn of a prompt that has been through the template."""
+        weights, last = self.model.weights, self.last
+        if last and rendered.startswith(last.rendered + last.text):
+            rest = rendered[len(last.rendered) + len(last.text) :]
+            tokens = weights.tokenize(rest, special=True, bos=False)
+            if tokens and not weights.piece(tokens[0]):  # a control token, so nothing grows together over the seam
+                return Turn(rendered, [*last.prompt, *last.answer, *tokens])
+        return Turn(rendered, weights.tokenize(rendered, special=True))
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the prompt that these messages make."""
+        return len(self.turn(messages).prompt) if messages else 0
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self.model.weights.tokenize(text))
+
+    def meter(self) -> Meter:
+        """Measures the next answer."""
+        return Meter(n_ctx=self.model.context.n_ctx, load_seconds=self.model.load_seconds)
+
+    def answer(self, turn: Turn, sampling: Sampling, limits: Limits, hint: str = "") -> Generator[Event, None, None]:
+        """Compute a turn, which fills as it goes; `hint` is what the answer may look like, for its drafts.
+
+        Raises:
+            PromptTooLong: the prompt does not fit into the context; nothing has been computed.
+            UsageError: the grammar is wrong, or the model is busy or closed.
+        """
         try:
-            for event in self._generate(prompt, sampling, limits, list(turn.answer)):
+            for event in self._generate(turn.prompt, sampling, limits, tuple(turn.answer), hint):
                 match event:
                     case Text(text, token):
                         turn.pieces.append(text)
                         if token != NO_TOKEN:
                             turn.answer.append(token)
                     case Looped(kept_tokens=kept):
-                        del turn.answer[before + kept :], turn.pieces[before + kept :]
-                    case Finished(reason):
+                        del turn.answer[turn.kept + kept :], turn.pieces[turn.kept + kept :]
+                    case End(reason):
                         turn.reason = reason
                 yield event
         finally:
             if turn.text:
-                self._turn = turn
-                self.messages = [*messages, {"role": "assistant", "content": turn.text}]
+                # Where a stop text was cut off, the tokens say more than the text.
+                self.last = None if limits.stop and turn.reason == "stop" else turn
+
+    def complete(self, text: str, sampling: Sampling, limits: Limits, hint: str = "") -> Generator[Event, None, None]:
+        """Continue a text as it is, without the chat template."""
+        yield from self._generate(self.model.weights.tokenize(text), sampling, limits, (), hint)
 
     def _generate(
-        self, prompt: list[int], sampling: Sampling, limits: Limits, begun: Sequence[int] = ()
+        self, prompt: Sequence[int], sampling: Sampling, limits: Limits, begun: Sequence[int], hint: str
     ) -> Generator[Event, None, None]:
         def interrupted() -> bool:
-            self._guard()
+            self.model.guard()
             return limits.interrupted()
 
         watched = replace(limits, interrupted=interrupted)
-        yield from generate(self.model, self.context, prompt, sampling, watched, begun)
-
-    def close(self) -> None:
-        """Free the context."""
-        self.context.close()
+        model, speculation = self.model, self.model.speculation
+        if speculation and hint:
+            speculation = replace(speculation, hint=model.weights.tokenize(hint, bos=False))
+        with model.computing():
+            context, prompts = model.context, None if self.private else model.prompts
+            events = generate(model.weights, context, prompt, sampling, watched, begun, speculation)
+            if prompts:
+                events = prompts.answer(context, [*prompt, *begun], events, in_chat=self.in_chat)
+            yield from events

@@ -1,64 +1,76 @@
-"""The form an answer must have: a grammar that constrains it, and a JSON schema that it is held against afterwards.
+"""The form an answer must have: a grammar that constrains it, and a JSON schema that the whole answer is checked by.
 
-    structure = from_options("person.schema.json", None, installed.bindings)
+    structure = from_options("person.schema.json", None)
     sampling = structure.constrain(sampling)
     structure.check(answer)
 
-A grammar cannot say all that a schema says (ranges of numbers, for one), and an answer may be cut off by a limit.
+The check is needed: a grammar cannot express all of a schema, and a limit may cut an answer off.
 """
 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jsonschema import exceptions, validators
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-
-from edgellm.engine.base import Sampling
-from edgellm.engine.grammar import MAX_CHARACTERS, check_grammar, is_harmless, schema_to_gbnf
-from edgellm.errors import AnswerMismatch, FileAccessError, UsageError
+from edgellm.engine.grammar.bounds import MAX_CHARACTERS, check_grammar
+from edgellm.engine.grammar.gbnf import forms_to_gbnf, is_harmless
+from edgellm.engine.grammar.schemas import reduced
+from edgellm.engine.grammar.validation import SchemaChecker, loads
+from edgellm.engine.sampling import Sampling
+from edgellm.errors import AnswerMismatch, UsageError
+from edgellm.run.draft_hint import draft_hint
+from edgellm.text import read_text
 
 JSON_OBJECT = '{"type": "object"}'
+# Of a schema or a grammar in a file: a character has at most four bytes.
+MAX_BYTES = 4 * MAX_CHARACTERS
 
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """A grammar, and the JSON text of the schema that it was made from, if it was."""
+    """A grammar, and the JSON text of the schema that it was made from; None for a grammar that the user wrote."""
 
     grammar: str
     schema: str | None = None
     is_harmless: bool = False
 
     def constrain(self, sampling: Sampling) -> Sampling:
-        """The same sampling among what the grammar permits."""
+        """The same sampling, limited to what the grammar permits."""
         return replace(sampling, grammar=self.grammar, grammar_is_harmless=self.is_harmless)
 
+    @property
+    def hint(self) -> str:
+        """What an answer may look like, for its drafts."""
+        return draft_hint(self.schema)
+
     def check(self, text: str) -> None:
-        """Raise `AnswerMismatch` unless the answer is what was asked for."""
-        if self.schema is None:
-            return
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise AnswerMismatch(
-                "the answer is not whole JSON", why=str(error), hint="a larger --max-tokens"
-            ) from error
-        try:
-            wrong = exceptions.best_match(_validator(self.schema).iter_errors(value))
-        except (RecursionError, Unresolvable, re.error) as failure:
-            raise AnswerMismatch("the answer cannot be held against the schema", why=str(failure)) from failure
-        if wrong is not None:
-            where = f" at {wrong.json_path}" if wrong.path else ""
-            raise AnswerMismatch("the answer does not match the schema", why=f"{wrong.message[:200]}{where}")
+        """Raise `AnswerMismatch` unless the answer is JSON that matches the schema."""
+        if self.schema is not None:
+            check_answer(text, _checker(self.schema))
 
 
-def from_options(form: str | None, grammar: Path | None, bindings: Path) -> Structure | None:
+def choose_structure(schema: Mapping[str, Any] | bool | str | None, grammar: str | None) -> Structure | None:
+    """The form that a JSON schema (a mapping, its text, or `json` for any object) or a GBNF grammar describes.
+
+    Raises:
+        UsageError: both are given, or the schema or grammar is wrong.
+    """
+    if schema is not None and grammar is not None:
+        raise UsageError("a schema and a grammar exclude each other", why="a schema is turned into a grammar")
+    if grammar is not None:
+        check_grammar(grammar)
+        return Structure(grammar)
+    if schema is None:
+        return None
+    text = schema if isinstance(schema, str) else json.dumps(schema if isinstance(schema, bool) else dict(schema))
+    return from_schema(JSON_OBJECT if text == "json" else text)
+
+
+def from_options(form: str | None, grammar: Path | None) -> Structure | None:
     """What `--format` (`json`, or the file of a schema) and `--grammar` ask for.
 
     Raises:
@@ -67,54 +79,35 @@ def from_options(form: str | None, grammar: Path | None, bindings: Path) -> Stru
     """
     if form is not None and grammar is not None:
         raise UsageError("--format and --grammar exclude each other", why="a schema is turned into a grammar")
-    if grammar is not None:
-        text = _read(grammar)
-        check_grammar(text)
-        return Structure(text)
-    if form is None:
-        return None
-    return from_schema(JSON_OBJECT if form == "json" else _read(Path(form)), bindings)
+    schema = form if form in (None, "json") else read_text(Path(form), limit=MAX_BYTES)
+    return choose_structure(schema, None if grammar is None else read_text(grammar, limit=MAX_BYTES))
 
 
 @lru_cache(maxsize=64)
-def from_schema(text: str, bindings: Path) -> Structure:
+def from_schema(text: str) -> Structure:
     """The structure that a JSON schema, given as text, describes.
 
     Raises:
-        UsageError: it is no JSON, no schema, or there is no grammar for it.
+        UsageError: it is not JSON, not a schema, or no grammar can express it.
     """
-    try:
-        schema = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError("the schema is not JSON", why=str(error)) from error
-    grammar = schema_to_gbnf(schema, bindings)
-    try:
-        _validator(text).check_schema(schema)
-    except exceptions.SchemaError as error:
-        raise UsageError("this is not a JSON schema", why=f"{error.message[:200]} at {error.json_path}") from error
-    except RecursionError as error:
-        raise UsageError("the schema is nested too deep") from error
-    return Structure(grammar, text, is_harmless(schema))
+    checker = _checker(text)
+    forms = reduced(json.loads(text), checker)
+    return Structure(forms_to_gbnf(forms), text, is_harmless(forms))
 
 
 @lru_cache(maxsize=64)
-def _validator(text: str) -> Any:
-    schema = json.loads(text)
-    # The empty registry: references to other places are never followed.
-    return validators.validator_for(schema, default=validators.Draft202012Validator)(schema, registry=Registry())
+def _checker(text: str) -> SchemaChecker:
+    try:
+        return SchemaChecker(loads(text))
+    except (ValueError, RecursionError) as error:
+        raise UsageError("the schema is not JSON", why=str(error)) from error
 
 
-def _read(path: Path) -> str:
+def check_answer(text: str, checker: SchemaChecker, what: str = "the answer") -> None:
+    """Raise `AnswerMismatch` unless the text is JSON that matches a schema."""
     try:
-        with path.open("rb") as file:
-            data = file.read(4 * MAX_CHARACTERS + 1)
-    except OSError as error:
-        raise FileAccessError(f"cannot read {path}", why=str(error.strerror), path=str(path)) from error
-    if len(data) > 4 * MAX_CHARACTERS:
-        raise UsageError(
-            f"{path} is too large for a schema or a grammar", why=f"the limit is {MAX_CHARACTERS:,} characters"
-        )
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8", why=str(error)) from error
+        value = loads(text)
+    except (ValueError, RecursionError) as error:
+        raise AnswerMismatch(f"{what} is not whole JSON", why=str(error), hint="a larger --max-tokens") from error
+    if (fault := checker.fault(value)) is not None:
+        raise AnswerMismatch(f"{what} does not match the schema", why=fault)

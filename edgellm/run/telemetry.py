@@ -1,5 +1,4 @@
-"""The numbers of one answer: rates, time to first token, context, memory, CPU and energy; measured once, shown
-everywhere.
+"""The numbers of one answer: rates, time to first token, context, memory, CPU and energy.
 
 meter = Meter(load_seconds=0.3)
 for event in meter.watch(generate(...)): ...
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from edgellm.machine import memory
 from edgellm.machine.energy import EnergyMeter
 from edgellm.machine.process import cpu_seconds, usage
-from edgellm.run.generation import NO_TOKEN, Event, Finished, Looped, Prefill, Text
+from edgellm.run.events import NO_TOKEN, Drafted, End, Event, Looped, Prefill, Text
 
 # The rate "now" is taken over this many of the last tokens.
 WINDOW = 16
@@ -26,10 +25,12 @@ WINDOW = 16
 class Stats:
     """One answer in numbers. Times are seconds, memory is bytes, rates are tokens per second.
 
-    `prompt_tokens` counts the whole prompt, `reused_tokens` the part that was in the cache already. The first
-    token comes out of the prompt's last computation, so `decode_rate` counts the tokens after it. `dropped_tokens`
-    were generated too, but repeated what came before and are no part of the answer. `cpu_seconds` is the CPU time of
-    this process over the answer's `seconds`; `energy_joules` what the processors used meanwhile, None where that
+    `prompt_tokens` counts the whole prompt, `reused_tokens` the part that was in the cache already, and
+    `restored_tokens` what of that came from disk for this answer. The first token comes out of the prompt's last
+    computation, so `decode_rate` counts the tokens after it. `dropped_tokens` were generated too, but repeated what
+    came before and are no part of the answer. `accepted_tokens` of the `drafted_tokens` were right, and were computed
+    together with others. `cpu_seconds` is the CPU time of this process over the answer's `seconds`; `energy_joules`
+    what the processors used meanwhile, None where that
     cannot be read.
     """
 
@@ -49,6 +50,9 @@ class Stats:
     seconds: float
     cpu_seconds: float
     energy_joules: float | None
+    restored_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def context_used(self) -> int:
@@ -66,13 +70,19 @@ class Stats:
         return _rate(self.completion_tokens - 1, self.decode_seconds)
 
     @property
+    def tokens_per_pass(self) -> float:
+        """Tokens that a pass over the model gave, on average: 1 without drafts."""
+        n_passes = self.completion_tokens - self.accepted_tokens
+        return self.completion_tokens / n_passes if n_passes > 0 else 1.0
+
+    @property
     def cores_used(self) -> float:
         """CPU cores that were busy for it, on average."""
         return self.cpu_seconds / self.seconds if self.seconds > 0 else 0.0
 
 
 class Meter:
-    """Watches the events of one answer."""
+    """Measures one answer by its events."""
 
     def __init__(
         self,
@@ -94,13 +104,19 @@ class Meter:
         self.prefill = Prefill(0, 0, 0)
         self.completion_tokens = 0
         self.dropped_tokens = 0
+        self.drafted = Drafted(0, 0)
         self.repeated = 1
         self.finish_reason = ""
 
-    def watch(self, events: Iterable[Event]) -> Iterator[Event]:
-        """Pass the events on, counted and timed."""
+    def start(self) -> None:
+        """Begin to measure; `watch` does it otherwise."""
         self._energy = self._open_energy()
         self._begin, self._cpu_begin = self._clock(), self._cpu_clock()
+
+    def watch(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Pass the events on, and count and time them."""
+        if self._energy is None:
+            self.start()
         for event in events:
             self._see(event)
             yield event
@@ -121,9 +137,11 @@ class Meter:
                 self.completion_tokens += 1
                 self._last = now
                 self._recent.append(now)
+            case Drafted():
+                self.drafted = event
             case Looped(kept_tokens=kept):
                 self.dropped_tokens = self.completion_tokens - kept
-            case Finished(reason):
+            case End(reason):
                 self.finish_reason = reason
                 self._joules = self._energy.joules() if self._energy else None
 
@@ -154,6 +172,9 @@ class Meter:
             seconds=self._end - self._begin,
             cpu_seconds=self._cpu_end - self._cpu_begin,
             energy_joules=joules,
+            restored_tokens=self.prefill.restored,
+            drafted_tokens=self.drafted.drafted,
+            accepted_tokens=self.drafted.accepted,
         )
 
 

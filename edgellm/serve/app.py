@@ -16,53 +16,38 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from edgellm.errors import EdgellmError
-from edgellm.serve import (
-    anthropic,
-    lmstudio,
-    ollama,
-    ollama_models,
-    openai,
-    page,
-    prometheus,
-    rerank,
-    responses,
-    status,
-    tokenizing,
-)
-from edgellm.serve.accounting import Accounting
-from edgellm.serve.current import Handled
-from edgellm.serve.guards import Guards
-from edgellm.serve.openapi import document
-from edgellm.serve.problems import Problem, bodiless, problem_of
+from edgellm.serve.http.accounting import Accounting
+from edgellm.serve.http.api import api_of
+from edgellm.serve.http.current import Handled
+from edgellm.serve.http.guards import Guards
+from edgellm.serve.http.openapi import document
+from edgellm.serve.http.problems import Problem, problem_of, uncached
+from edgellm.serve.page import chats, home
+from edgellm.serve.protocols import APIS
 from edgellm.serve.service import Service, service_of
+from edgellm.serve.watch import prometheus, status
 from edgellm.suggest import did_you_mean
 
 
 async def health(request: Request) -> Response:
-    """GET /health: whether requests are taken."""
+    """GET /health: whether the server accepts requests."""
     service = service_of(request)
     return JSONResponse({"status": "ok", "loaded": [state.model.name for state in service.pool.loaded]})
 
 
 async def description(request: Request) -> Response:
     """GET /openapi.json: this description."""
-    return JSONResponse(document(ROUTES))
+    return JSONResponse(document(ROUTES, APIS))
 
 
 ROUTES = [
     Route("/health", health, methods=["GET"]),
     Route("/openapi.json", description, methods=["GET"]),
-    *page.ROUTES,
+    *home.ROUTES,
+    *chats.ROUTES,
     *status.ROUTES,
     *prometheus.ROUTES,
-    *openai.ROUTES,
-    *responses.ROUTES,
-    *tokenizing.ROUTES,
-    *rerank.ROUTES,
-    *anthropic.ROUTES,
-    *ollama.ROUTES,
-    *ollama_models.ROUTES,
-    *lmstudio.ROUTES,
+    *APIS.routes,
 ]
 
 
@@ -87,12 +72,13 @@ def application(
         lifespan=living,
     )
     app.state.service = service
-    return Accounting(Guards(app, service.options), ROUTES, service.metrics, on_request)
+    observers = [service.metrics.request, *([on_request] if on_request else [])]
+    return Accounting(Guards(app, service.options, APIS), ROUTES, observers)
 
 
 async def _problem(request: Request, error: Exception) -> Response:
     problem = error if isinstance(error, Problem) else problem_of(error)  # type: ignore[arg-type]
-    return JSONResponse(problem.for_path(request.url.path), problem.status, bodiless(problem.headers))
+    return JSONResponse(api_of(request.scope).error(problem), problem.status, uncached(problem.headers))
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -106,4 +92,4 @@ async def _http(request: Request, error: Exception) -> Response:
         problem = Problem(404, message, code="not-found")
     else:
         problem = Problem(error.status_code, error.detail, code="method-not-allowed")
-    return JSONResponse(problem.for_path(path), problem.status, {**bodiless({}), **(error.headers or {})})
+    return JSONResponse(api_of(request.scope).error(problem), problem.status, uncached(error.headers or {}))

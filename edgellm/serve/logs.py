@@ -1,8 +1,8 @@
-"""The server's own log: starts, loaded models, workers that died, and errors, in files of bounded size.
+"""The server's own log: starts, loaded models, dead workers and errors, in files of bounded size.
 
 with logging_to(settings.logs / "serve.log", secrets=options.api_keys): ...
 
-What a request says is never in it, nor any key.
+It never contains the text of a request, or a key.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class BoundedLog(logging.handlers.RotatingFileHandler):
         super().__init__(path, maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8")
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the library's name
-        """A full disk ends no answer."""
+        """Ignore errors: a full disk must not end an answer."""
 
 
 class _Discreet(logging.Formatter):
-    """Lines with time and level; a key that got into one all the same is blotted out."""
+    """Lines with time and level; keys are masked, should one get into a line."""
 
     def __init__(self, secrets: Collection[str]) -> None:
         super().__init__("%(asctime)s %(levelname)s %(process)d %(message)s")
@@ -44,7 +44,7 @@ class _Discreet(logging.Formatter):
 
 @contextlib.contextmanager
 def logging_to(path: Path, *, secrets: Collection[str] = ()) -> Iterator[None]:
-    """Log there until the end of the block; a directory that cannot be written to is no reason not to serve."""
+    """Log to a file until the end of the block; the server also runs if it cannot be written."""
     handler: logging.Handler = logging.NullHandler()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

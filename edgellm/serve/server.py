@@ -1,4 +1,4 @@
-"""A whole server: from options and models to requests answered, until it is told to stop.
+"""A whole server: from options and models to answered requests, until it is stopped.
 
 serve(options, catalog, engine, settings, on_ready=...)
 """
@@ -9,24 +9,54 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgellm.engine.installed import InstalledEngine
+from edgellm.cache.answer_cache import AnswerCache
+from edgellm.cache.decision import EMBEDDER
+from edgellm.cache.store import AnswerStore
+from edgellm.documents.embedder import ChunkEmbedder
+from edgellm.documents.reranker import ChunkReranker
+from edgellm.documents.shelf import Shelf
+from edgellm.engine.builds.installed import InstalledEngine
+from edgellm.errors import EdgellmError
 from edgellm.machine.cpu import usable_cores
-from edgellm.models.memory import RunPlan
-from edgellm.serve import http_server
+from edgellm.models.fit.memory import RunPlan
+from edgellm.models.fit.tuned_plan import Tuning
+from edgellm.models.local.packed import PackedFiles
+from edgellm.models.local.prompt_files import PromptFiles
+from edgellm.models.local.tune_records import TunePlace, known_tuning
+from edgellm.run.draft_records import DraftRecords
+from edgellm.run.self_test import SelfTests
+from edgellm.serve.answer.cached import CachedAnswers
+from edgellm.serve.answer.grammar_trial import GrammarTrial
 from edgellm.serve.app import application
-from edgellm.serve.catalog import Catalog, ServedModel
-from edgellm.serve.current import Handled
+from edgellm.serve.documents.embedder import Bridge, WorkerModel
+from edgellm.serve.documents.reranker import ServedReranker, WorkerRanker
+from edgellm.serve.documents.stores import ALL, VectorStores
+from edgellm.serve.documents.uploads import Uploads
+from edgellm.serve.http import listener
+from edgellm.serve.http.current import Handled
 from edgellm.serve.logs import logging_to
-from edgellm.serve.metrics import Metrics
+from edgellm.serve.metrics import Metrics, usual
 from edgellm.serve.options import ServeOptions
-from edgellm.serve.pool import Pool
-from edgellm.serve.running import Record
-from edgellm.serve.scoring_pool import ScoringPool
+from edgellm.serve.protocols import openai
+from edgellm.serve.records import Record
+from edgellm.serve.scoring.pool import ScoringPool
 from edgellm.serve.service import Service
-from edgellm.serve.structures import Structures
-from edgellm.serve.worker import Worker
+from edgellm.serve.tools.served import ServedTools
+from edgellm.serve.workers.catalog import Catalog, ModelKind, ServedModel
+from edgellm.serve.workers.conversations import Conversations
+from edgellm.serve.workers.embedding import embed_question
+from edgellm.serve.workers.pool import Pool
+from edgellm.serve.workers.self_test import self_test
+from edgellm.serve.workers.worker import Worker
 from edgellm.settings import Settings
+from edgellm.tools.choice import by_meaning
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 PROGRAM = "llama-server"
 
@@ -41,44 +71,151 @@ def serve(
     *,
     on_ready: Callable[[Service], None],
     on_request: Callable[[Handled], None] | None = None,
+    tools: ServedTools | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. `engine` has llama-server; `settings` tell where logs and the record go.
+
+    `tools` are those that the server runs for its clients.
 
     Raises:
         UsageError: the address cannot be listened on.
     """
 
+    tests = SelfTests(settings.self_tests, engine.record.stamp)
+    packed = PackedFiles.of_user(settings, engine.record.stamp)
+    draft_records = DraftRecords(settings.draft_costs, TunePlace.here(engine.record.stamp))
+
     async def start(model: ServedModel, plan: RunPlan) -> Worker:
+        if conversations is None or not conversations.has(model):
+            return await start_plain(model, plan)
+        async with conversations.restoring(model, plan) as restore:
+            worker = await start_plain(model, plan, slots=conversations.directory)
+            try:
+                n_tokens = await restore(worker)
+            except BaseException:
+                await worker.stop(grace=0)
+                raise
+            if n_tokens:
+                log.info("restored %d tokens of conversations with %s", n_tokens, model.name)
+        return worker
+
+    async def start_plain(model: ServedModel, plan: RunPlan, slots: Path | None = None) -> Worker:
+        kept = await asyncio.to_thread(packed.prepare, model.path)
+        log_file = settings.logs / f"{model.file_name}.log"
+        drafts = options.draft and model.kind in (ModelKind.CHAT, ModelKind.COMPLETION)
+        costs = draft_records.costs(model.path, plan.n_threads) if drafts else None
         worker = await Worker.start(
-            engine.programs / PROGRAM, model, plan, log=settings.logs / f"{model.file_name}.log"
+            engine.programs / PROGRAM, model, plan, log=log_file, packed=kept, slots=slots, costs=costs
         )
         await asyncio.to_thread(record.add_worker, worker.pid)
+        try:
+            doubt = await self_test(worker, tests)
+        except BaseException:
+            await worker.stop(grace=0)
+            raise
+        if doubt:
+            log.warning("%s begins with nonsense: %s; the file may be damaged", model.name, doubt)
         return worker
+
+    async def keep(worker: Worker) -> None:
+        if conversations is not None:
+            await conversations.save(worker)
+
+    def tuning(model: ServedModel) -> Tuning | None:
+        known = known_tuning(settings.tunings, model.path, engine.record.stamp) if options.tuned else None
+        return known.with_threads(options.n_threads) if known else None
 
     def ready() -> None:
         record.write()
         log.info("serving at %s: %s", options.url, ", ".join(record.server.models))
         on_ready(service)
 
-    record = Record.of(settings.servers, options, tuple(model.name for model in catalog))
+    record = Record.of(
+        settings.servers, options, tuple(model.name for model in catalog), {model.name: model.path for model in catalog}
+    )
     n_threads = options.n_threads or usable_cores()
-    pool = Pool(catalog, options, start, n_threads=n_threads)
+    metrics = Metrics()
+    conversations = _conversations(options, settings, engine, metrics)
+    pool = Pool(catalog, options, start, n_threads=n_threads, tuning=tuning, keep=keep)
     scoring = ScoringPool(pool, options, settings.logs, n_threads=n_threads)
-    service = Service(options, pool, scoring, Structures(engine), Metrics())
+    chats = settings.chats if options.shares_chats else None
+    documents = _documents(options, settings, pool) if options.offers_documents else None
+    answers = cached_answers(options, pool, AnswerStore.open(settings.answers)) if options.answer_cache else None
+    bridge = Bridge()
+    if tools is not None and (comparer := pool.catalog.embedder(EMBEDDER)) is not None:
+        tools.choose = by_meaning(WorkerModel(bridge, pool, comparer, EMBEDDER).embed)
+    service = Service(options, pool, scoring, GrammarTrial(engine), metrics, chats, documents, answers, tools)
 
     @contextlib.asynccontextmanager
     async def living() -> AsyncIterator[None]:
-        unloading = asyncio.create_task(pool.run()), asyncio.create_task(scoring.run())
+        bridge.open()
+        running = [asyncio.create_task(pool.run()), asyncio.create_task(scoring.run())]
+        if documents is not None:
+            running.append(asyncio.create_task(documents.run()))
         try:
             yield
         finally:
-            for task in unloading:
+            for task in running:
                 task.cancel()
+            if documents is not None:
+                await documents.stop()
             await asyncio.gather(pool.stop(), scoring.stop())
             record.remove()
+            bridge.close()
+            if tools is not None:
+                tools.close()
+            if answers is not None:
+                answers.close()
             log.info("stopped")
 
-    listener = http_server.bind(options)
+    socket = listener.bind(options)
     app = application(service, living(), on_request)
     with logging_to(settings.logs / "serve.log", secrets=options.api_keys):
-        http_server.run(app, options, listener, on_ready=ready, on_stop=pool.close)
+        listener.run(app, options, socket, openai.API, on_ready=ready, on_stop=pool.close)
+
+
+def _conversations(
+    options: ServeOptions, settings: Settings, engine: InstalledEngine, metrics: Metrics
+) -> Conversations | None:
+    """What keeps conversations on disk, None if it is switched off."""
+    files = PromptFiles.of_size(settings.prompts, options.prompt_cache)
+    if not files.limit:
+        return None
+    return Conversations(files, engine, options, lambda name: usual(metrics.models[name].prefill_rates))
+
+
+def _documents(options: ServeOptions, settings: Settings, pool: Pool) -> VectorStores:
+    """The stores of documents, whose texts are embedded and reranked by models of the pool."""
+    bridge = Bridge()
+
+    def embedder(name: str) -> ChunkEmbedder | None:
+        wanted = name or options.embedder
+        model = pool.catalog.embedder(wanted)
+        if model is None:
+            return None
+        return ChunkEmbedder.of(WorkerModel(bridge, pool, model, wanted), model.recipe)
+
+    def reranker(name: str) -> ChunkReranker | None:
+        model = pool.catalog.reranker(name)
+        return None if model is None else ServedReranker(WorkerRanker(bridge, pool, model), name)
+
+    names = options.documents or (ALL,)
+    return VectorStores(Shelf(settings.documents), Uploads(settings.uploads), names, embedder, bridge, reranker)
+
+
+def cached_answers(options: ServeOptions, pool: Pool, store: AnswerStore) -> CachedAnswers:
+    """The answer cache of a server; questions are compared by the embedding model, if the server offers it."""
+    is_served = pool.catalog.embedder(EMBEDDER) is not None
+
+    async def vector(question: str) -> npt.NDArray[np.float32] | None:
+        if not is_served:
+            return None
+        async with pool.lease(EMBEDDER, ModelKind.EMBEDDING) as worker:
+            return await embed_question(worker, question)
+
+    def failed(error: EdgellmError) -> None:
+        log.error("the answer cache is out of use: %s: %s", error.what, error.why)
+
+    name = EMBEDDER if is_served else ""
+    cache = AnswerCache(store, embedder=name, error=options.answer_cache_error, on_failure=failed)
+    return CachedAnswers(cache, embed=vector, sampled=options.answer_cache_sampled)

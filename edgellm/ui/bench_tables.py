@@ -5,13 +5,15 @@ show_benchmark(result, history)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from edgellm.measure.bench.history import History
+from edgellm.measure.bench.remarks import bandwidths, changes, method, remarks
+from edgellm.measure.bench.result import Benchmark, Contestant, Samples
+from edgellm.measure.draft_comparison import DraftComparison
+from edgellm.ui.console import note, print_fields, print_line, print_table
+from edgellm.units import duration, size, threads, three_digits
 
-from edgellm.measure.bench_history import History, previous
-from edgellm.measure.bench_plan import STOCK
-from edgellm.measure.bench_result import Benchmark, Contestant, Samples
-from edgellm.ui.console import note, print_fields, print_json, print_line, print_table
-from edgellm.ui.units import duration, size
+# Columns of the rates that a narrow terminal does without, in this order.
+SPARE = ("CORES", "RANGE", "J/TOKEN")
 
 
 def show_benchmark(result: Benchmark, past: History) -> None:
@@ -20,25 +22,20 @@ def show_benchmark(result: Benchmark, past: History) -> None:
     print_line("")
     _show_contenders(result)
     print_line("")
-    rounds = f"{result.n_rounds} rounds, interleaved; medians" if result.n_rounds > 1 else "1 round"
-    after = f"after {result.depth:,} tokens" if result.depth else "from an empty context"
     print_fields(
         [
             ("machine", result.setting.cpu),
-            ("memory", "; ".join(_bandwidths(result))),
+            ("memory", "; ".join(bandwidths(result))),
             ("engine", f"{result.setting.engine} {result.setting.stamp}, {result.setting.compiler}"),
-            ("method", f"{rounds}; {after}; warm-up not counted"),
+            ("method", method(result)),
         ]
     )
-    for text in (*_remarks(result), *_changes(result, past)):
+    for text in (*remarks(result), *changes(result, past)):
         note(text)
 
 
-def show_history(past: History, *, as_json: bool) -> None:
-    """What was measured earlier."""
-    if as_json:
-        print_json(past.records)
-        return
+def show_history(past: History) -> None:
+    """Print what was measured earlier, oldest first."""
     rows = [
         (
             record.date[:16].replace("T", " "),
@@ -47,18 +44,32 @@ def show_history(past: History, *, as_json: bool) -> None:
             record.contender,
             str(record.test) + (f" after {record.depth}" if record.depth else ""),
             str(record.test.n_threads),
-            _rate(record.median),
-            f"{_rate(record.lowest)} - {_rate(record.highest)}",
+            three_digits(record.median),
+            f"{three_digits(record.lowest)} - {three_digits(record.highest)}",
         )
         for record in past.records
     ]
     if rows:
         headers = ("DATE (UTC)", "CPU", "ENGINE", "MODEL", "TEST", "THREADS", "TOK/S", "RANGE")
-        print_table(headers, rows, right=(5, 6, 7))
+        print_table(headers, rows, right=(5, 6, 7), spare=("CPU", "ENGINE", "RANGE", "THREADS"))
     else:
         note("nothing was measured yet of this model on this machine")
     if past.n_unreadable:
         note(f"{past.n_unreadable} files of earlier benchmarks cannot be read, and are left out")
+
+
+def show_drafts(result: DraftComparison) -> None:
+    """What drafts gain, workload by workload."""
+    headers = ("WORKLOAD", "ANSWERS", "PLAIN TOK/S", "RATIO", "MEDIAN", "LOWEST", "TOKENS A PASS", "RIGHT")
+    rows = [
+        (
+            each.workload, str(len(each.answers)), three_digits(each.plain_rate), f"{each.ratio:.2f}",
+            f"{each.median:.2f}", f"{each.lowest:.2f}", f"{each.tokens_per_pass:.2f}", f"{each.acceptance:.0%}",
+        )
+        for each in result.workloads
+    ]  # fmt: skip
+    print_table(headers, rows, right=tuple(range(1, len(headers))), spare=("MEDIAN", "ANSWERS"))
+    note(f"{result.model}, {threads(result.threads)}: greedy answers with drafts over the same ones without, in pairs")
 
 
 def _show_rates(result: Benchmark) -> None:
@@ -72,7 +83,7 @@ def _show_rates(result: Benchmark) -> None:
         test = str(measurement.test)
         row = ["" if test == before and not several_threads else test]
         row += [str(measurement.test.n_threads)] if several_threads else []
-        row += [measurement.contender, _rate(measurement.rate.median), _range(measurement.rate)]
+        row += [measurement.contender, three_digits(measurement.rate.median), _range(measurement.rate)]
         row += [_times(measurement.ratio)] if compared else []
         row += [f"{measurement.roofline.median:.2f}" if measurement.roofline else ""]
         row += [f"{measurement.cores_used.median:.1f}" if measurement.cores_used else ""]
@@ -80,7 +91,7 @@ def _show_rates(result: Benchmark) -> None:
         rows.append([*row, *([f"{joules.median:.2g}" if joules else ""] if energy else [])])
         before = test
     first = headers.index("TOK/S")
-    print_table(headers, rows, right=range(first, len(headers)))
+    print_table(headers, rows, right=range(first, len(headers)), spare=[name for name in SPARE if name in headers])
 
 
 def _show_contenders(result: Benchmark) -> None:
@@ -96,7 +107,7 @@ def _show_contenders(result: Benchmark) -> None:
         for contender in result.contenders
     ]
     headers = ("MODEL", "LOAD", "FIRST TOKEN", "PEAK MEMORY", "FILE", "READ PER TOKEN")
-    print_table(headers, rows, right=(1, 2, 3, 4, 5))
+    print_table(headers, rows, right=(1, 2, 3, 4, 5), spare=("FILE", "LOAD"))
 
 
 def _first_tokens(result: Benchmark, contender: Contestant) -> str:
@@ -105,47 +116,9 @@ def _first_tokens(result: Benchmark, contender: Contestant) -> str:
     return " / ".join(duration(seconds.median) for seconds in found if seconds)
 
 
-def _bandwidths(result: Benchmark) -> Iterator[str]:
-    for bandwidth in result.bandwidth:
-        low, high = size(bandwidth.rate.lowest), size(bandwidth.rate.highest)
-        threads = f"{bandwidth.n_threads} thread" + ("s" if bandwidth.n_threads > 1 else "")
-        yield f"{threads} read {size(bandwidth.rate.median)}/s ({low} - {high})"
-
-
-def _remarks(result: Benchmark) -> Iterator[str]:
-    for contender in result.contenders:
-        if contender.against:
-            yield f"{contender.name}: its ratios are to {contender.against}, round by round"
-    for contender in result.contenders:
-        if contender.kernels == STOCK and contender.path.stem.endswith("TQ2_0"):
-            yield f"{contender.name}: the same weights in TQ2_0 where they are I2_S, which stock llama.cpp cannot read"
-    if not result.together:
-        yield "the models do not fit into memory together: each round loaded them one after the other"
-    if result.noisy:
-        worst = max(result.noisy, key=lambda measurement: measurement.rate.spread)
-        name = f"{worst.contender}, {worst.test} at {worst.test.n_threads} threads"
-        often = f"{len(result.noisy)} of {len(result.measurements)} figures differ much between rounds"
-        yield f"noisy: {often}, {name} by {100 * worst.rate.spread:.0f} %; is something else running?"
-
-
-def _changes(result: Benchmark, past: History) -> Iterator[str]:
-    """Against the last time."""
-    contenders = {contender.name: contender for contender in result.contenders}
-    for measurement in result.measurements:
-        before = previous(past, result, contenders[measurement.contender], measurement)
-        if before is not None:
-            change = 100 * (measurement.rate.median / before.median - 1)
-            at = f"{before.date[:10]} with engine {before.stamp}"
-            yield f"{measurement.contender}, {measurement.test}: {change:+.0f} % since {at} ({_rate(before.median)})"
-
-
 def _times(ratio: Samples | None) -> str:
     return f"{ratio.median:.2f}x" if ratio else ""
 
 
 def _range(samples: Samples) -> str:
-    return f"{_rate(samples.lowest)} - {_rate(samples.highest)}"
-
-
-def _rate(value: float) -> str:
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+    return f"{three_digits(samples.lowest)} - {three_digits(samples.highest)}"

@@ -12,7 +12,8 @@ import os
 import signal
 import termios
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
 STDIN = 0
@@ -44,6 +45,17 @@ class Interrupt:
         if self._echoed:
             _set_echo(True)
         signal.signal(signal.SIGINT, self._before)
+
+
+@contextmanager
+def echoing() -> Iterator[None]:
+    """While something is asked in the middle of an answer, what is typed shows."""
+    was_on = _set_echo(True)
+    try:
+        yield
+    finally:
+        if not was_on:
+            _set_echo(False)
 
 
 def _set_echo(wanted: bool) -> bool:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from edgellm.text import read_stream, text_lines
 from edgellm.ui.console import printable
 
 if TYPE_CHECKING:
@@ -29,12 +31,12 @@ class ChatPrompt:
         *,
         status: Callable[[], str],
         words: Mapping[str, str],
-        settings: Sequence[str] = (),
+        names: Mapping[str, Callable[[], Sequence[str]]] = MappingProxyType({}),
         history: Sequence[str] = (),
     ) -> None:
-        """`words` are the /commands to complete, with what they do; `settings` the names after /set.
+        """`words` are the /commands to complete, with what they do; `names` what may stand after some of them.
 
-        `history` are the questions of earlier chats, the latest first; what is typed now is kept by the caller.
+        `history` are the questions of earlier chats, newest first.
         """
         from prompt_toolkit import PromptSession
         from prompt_toolkit.application import get_app
@@ -43,18 +45,23 @@ class ChatPrompt:
         from prompt_toolkit.styles import Style
 
         style = Style.from_dict({"bottom-toolbar": "noreverse", "prompt": "bold"})
-        # Only commands are completed; a long pasted text must not be looked through at every key.
+        # Only commands are completed, so a long pasted text is not searched at every key.
         is_command = Condition(lambda: get_app().current_buffer.text.startswith("/"))
         self._session: PromptSession[str] = PromptSession(
             history=InMemoryHistory(list(reversed(history))), style=style,
-            completer=_completer(words, settings), complete_while_typing=is_command, key_bindings=_keys(),
+            completer=_completer(words, names), complete_while_typing=is_command, key_bindings=_keys(),
             enable_open_in_editor=True, tempfile_suffix=".txt",
             bottom_toolbar=lambda: [("", printable(status()))] if status() else None,
         )  # fmt: skip
 
+    @property
+    def line(self) -> str:
+        """What is on the line now; after Ctrl-C, what was on it."""
+        return self._session.default_buffer.text
+
     def read(self, default: str = "") -> str:
-        """One message, `default` to begin with; `\"\"\"` begins and ends one of several lines."""
-        # The prompts are given with every call: the session remembers the last one.
+        """Read one message, beginning with `default`; `\"\"\"` begins and ends a message of several lines."""
+        # Each call passes its prompt, because the session remembers the last one.
         text = self._session.prompt([("class:prompt", "> ")], default=default)
         if not text.startswith(QUOTES):
             return text
@@ -77,32 +84,39 @@ def _keys() -> KeyBindings:
     return keys
 
 
-def _completer(words: Mapping[str, str], settings: Sequence[str]) -> Completer:
-    """Commands; after some of them, paths or the names of settings."""
+def _completer(words: Mapping[str, str], names: Mapping[str, Callable[[], Sequence[str]]]) -> Completer:
+    """Commands; after some of them, paths or names."""
     from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter, WordCompleter
     from prompt_toolkit.document import Document
 
     commands = WordCompleter(list(words), meta_dict=dict(words), sentence=True)
-    paths, names = PathCompleter(expanduser=True), WordCompleter(list(settings))
+    paths = PathCompleter(expanduser=True)
 
     class ChatCompleter(Completer):
         def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:
             text = document.text_before_cursor
-            which, argument = commands, text
+            which: Completer = commands
+            command, space, argument = text.partition(" ")
             if text.startswith(PATHS):
-                which, argument = paths, text.partition(" ")[2]  # type: ignore[assignment]
-            elif text.startswith("/set "):
-                which, argument = names, text.partition(" ")[2]
-            elif not text.startswith("/"):
+                which = paths
+            elif space and command in names:
+                which = WordCompleter(list(names[command]()))
+            elif text.startswith("/"):
+                argument = text
+            else:
                 return
             yield from which.get_completions(Document(argument), complete_event)
 
     return ChatCompleter()
 
 
+def piped_input() -> str:
+    """What was piped into standard input; empty when it is a terminal or closed. `NotText` if it is no text."""
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        return ""
+    return read_stream(sys.stdin.buffer, "the piped input")
+
+
 def piped_messages() -> Iterator[str]:
-    """One message a line from a pipe, empty lines left out."""
-    for line in sys.stdin.buffer:
-        text = line.decode("utf-8", errors="replace").strip()
-        if text:
-            yield text
+    """The lines of standard input, without empty ones; raises `NotText` at one that is no text."""
+    yield from filter(None, map(str.strip, text_lines(sys.stdin.buffer, "the piped input")))

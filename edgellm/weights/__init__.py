@@ -1,1 +1,1 @@
-"""Turning checkpoints into GGUF files, and GGUF files into smaller ones."""
+"""Converts checkpoints to GGUF files, and quantizes GGUF files to smaller ones."""

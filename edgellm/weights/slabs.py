@@ -1,7 +1,7 @@
-"""Some rows of a weight matrix, in the form a checkpoint has them, and their bytes in each GGUF type.
+"""Slabs: some rows of a weight matrix in the checkpoint's own form, and their encoding in each GGUF type.
 
-A checkpoint's own form is kept until the bytes are made, so that nothing is rounded on the way that the type
-can hold: ternary codes go into ternary types, 4-bit codes into 4-bit types, each with its own scale.
+A slab keeps the checkpoint's form until it is encoded, so that nothing is rounded that the type can hold:
+ternary codes go to ternary types and 4-bit codes to 4-bit types, each with its own scale.
 
     slab = Ternary(codes, scales)             # int8 [rows, columns], float32 [rows]
     data = slab.encode(named_type("TQ2_0"))   # uint8 [rows, bytes of a row]
@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from edgellm.errors import UnsupportedModel
 from edgellm.formats.quant_types import QuantType
-from edgellm.formats.ternary import WEIGHTS_PER_BLOCK, Bytes, Codes, Halves, pack_i2_s, pack_tq1_0, pack_tq2_0
+from edgellm.formats.ternary import BLOCK_CODECS, Bytes, Codes, Halves, pack_i2_s
 
 Values = npt.NDArray[np.float32]
 RowOrder = npt.NDArray[np.intp]
 FLOAT_TYPES = ("F32", "F16", "BF16", "Q8_0")
-# Types that keep the scale of ternary weights, or its product with them, in fp16.
-HALF_SCALE_TYPES = ("TQ2_0", "TQ1_0", "Q4_0", "F16")
+# Types that store the scale of ternary weights, or weights times scale, in fp16.
+HALF_SCALE_TYPES = ("TQ2_0", "TQ1_0", "Q2_0", "Q2_0_G128", "Q4_0", "F16")
 HALF_PRECISION = 1 << 11
 
 # Blocks of 32 weights, the smaller types of ggml. d is their scale, m their minimum.
@@ -43,11 +43,11 @@ class Floats:
     values: Values
 
     def take(self, order: RowOrder) -> Floats:
-        """Return the rows in another order."""
+        """Return the slab with its rows in the given order."""
         return Floats(self.values[order])
 
     def encode(self, target: QuantType) -> Bytes:
-        """Return the bytes in one of FLOAT_TYPES, or in a ternary type if the weights already are ternary."""
+        """Return the bytes in one of FLOAT_TYPES, or in a type of one magnitude if the weights are already so."""
         if target.name == "F32":
             return self.values.view(np.uint8)
         if target.name == "F16":
@@ -56,24 +56,24 @@ class Floats:
             return _bfloat16(self.values).view(np.uint8)
         if target.name == "Q8_0":
             return _encode_q8_0(self.values)
-        if target.ternary:
-            return ternary_rows(self.values).encode(target)
+        if target.name in BLOCK_CODECS:
+            return _encode_blocks(self.values, target)
         raise ValueError(f"plain weights have no numpy codec for {target}")
 
 
 @dataclass(frozen=True, slots=True)
 class Ternary:
-    """Codes -1, 0, +1, int8 [rows, columns], and what multiplies each row, float32 [rows]."""
+    """Codes -1, 0, +1, int8 [rows, columns], and the scale of each row, float32 [rows]."""
 
     codes: Codes
     scales: Values
 
     def take(self, order: RowOrder) -> Ternary:
-        """Return the rows in another order."""
+        """Return the slab with its rows in the given order."""
         return Ternary(self.codes[order], self.scales[order])
 
     def encode(self, target: QuantType) -> Bytes:
-        """Return the bytes in a ternary type (of I2_S without the tail), in Q4_0, or in a type of plain weights."""
+        """Return the bytes in a ternary type (I2_S without its tail), in Q4_0, or in a type of plain weights."""
         if target.name == "I2_S":
             return pack_i2_s(self.codes)
         if target.name not in HALF_SCALE_TYPES:
@@ -81,29 +81,28 @@ class Ternary:
         d = half_scales(self.scales)[:, None]
         if target.name == "Q4_0":
             return encode_q4((self.codes + np.int8(8)).view(np.uint8), d, None)
-        if target.name in ("TQ1_0", "TQ2_0"):
-            blocks = np.broadcast_to(d, (len(d), self.codes.shape[1] // WEIGHTS_PER_BLOCK))
-            return (pack_tq1_0 if target.name == "TQ1_0" else pack_tq2_0)(self.codes, blocks)
+        if target.name in BLOCK_CODECS:
+            return BLOCK_CODECS[target.name].pack(self.codes, d)
         return (self.codes * d).view(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """4-bit codes 0..15, uint8 [rows, columns]; weight = scale (code - zero), both [rows, groups] along the row."""
+    """4-bit codes 0..15, uint8 [rows, columns]; weight = scale (code - zero), with scale and zero [rows, groups]."""
 
     codes: Bytes
     scales: Halves
     zeros: Bytes
 
     def take(self, order: RowOrder) -> Grouped:
-        """Return the rows in another order."""
+        """Return the slab with its rows in the given order."""
         return Grouped(self.codes[order], self.scales[order], self.zeros[order])
 
     def encode(self, target: QuantType) -> Bytes:
         """Return the bytes in Q4_0 (every zero must be 8), in Q4_1, or in a type of plain weights."""
         if target.name == "Q4_0":
             if (self.zeros != 8).any():
-                raise ValueError("Q4_0 holds no zero points")
+                raise ValueError("Q4_0 cannot hold zero points")
             return encode_q4(self.codes, self.scales, None)
         if target.name == "Q4_1":
             minima = half(-self.scales.astype(np.float32) * self.zeros)
@@ -123,27 +122,53 @@ class Grouped:
 Slab = Floats | Ternary | Grouped
 
 
-def ternary_rows(values: Values) -> Ternary:
-    """Return rows that are all -s, 0 or +s, with one s a row, as codes; UnsupportedModel when one is not."""
-    magnitudes = np.abs(values)
-    scales = magnitudes.max(axis=1)
-    if not ((magnitudes == 0) | (magnitudes == scales[:, None])).all():
-        why = "its weights are not ternary: a row has more than one magnitude"
-        raise UnsupportedModel("a ternary type cannot hold this model", why=why, hint="--outtype f16")
-    return Ternary(np.sign(values).astype(np.int8), scales)
+def block_magnitudes(values: Values, target: QuantType) -> Values:
+    """Return the one magnitude of each block of a type, float32 [rows, blocks]; UnsupportedModel if one has several."""
+    magnitudes = np.abs(values).reshape(len(values), -1, target.block_size)
+    scales: Values = magnitudes.max(axis=-1)
+    allowed = magnitudes == scales[..., None]
+    if target.ternary:
+        allowed |= magnitudes == 0
+    if not allowed.all():
+        kind = "ternary" if target.ternary else "binary"
+        why = f"its weights are not {kind}: {target.block_size} of them have more than one magnitude"
+        raise UnsupportedModel(f"{target} cannot hold this model", why=why, hint="--outtype f16, --head f16")
+    return scales
+
+
+def holds(target: QuantType, values: Values) -> bool:
+    """Whether a type of one magnitude a block holds these weights, apart from the precision of their scales."""
+    if not target.fits((values.shape[1],)):
+        return False
+    try:
+        block_magnitudes(values, target)
+    except UnsupportedModel:
+        return False
+    return True
+
+
+def _encode_blocks(values: Values, target: QuantType) -> Bytes:
+    scales = block_magnitudes(values, target)
+    with np.errstate(over="ignore"):
+        d: Halves = scales.astype(np.float16)
+    if (d != scales).any():
+        worst = float(scales[d != scales].flat[0])
+        why = f"fp16 cannot hold the scale {worst:.6g} exactly"
+        raise UnsupportedModel(f"{target} would change the weights", why=why, hint="--outtype bf16 or f32")
+    return BLOCK_CODECS[target.name].pack(np.sign(values).astype(np.int8), d)
 
 
 def half_scales(scales: Values) -> Halves:
-    """Return the nearest fp16 numbers; UnsupportedModel when one is so small or large that it loses its precision."""
+    """Return the nearest fp16 numbers; UnsupportedModel when one is too small or too large to keep its precision."""
     halves = half(scales)
     if (np.abs(halves - scales) > np.abs(scales) / HALF_PRECISION).any():
-        why = f"the smallest is {float(np.abs(scales).min()):.6g}, fp16 is precise from 6.1e-5 on"
+        why = f"the smallest is {float(np.abs(scales).min()):.6g}; fp16 loses precision below 6.1e-5"
         raise UnsupportedModel("a scale does not fit into fp16", why=why, hint="--outtype bf16 or f32")
     return halves
 
 
 def rounded_scales(scales: Values, target: QuantType) -> tuple[str, ...]:
-    """Tell how many scales a type changes, as notes for the user; none for types that keep them in float32."""
+    """Return a note on how many scales a type rounds; no note for types that store them in float32."""
     if target.name in HALF_SCALE_TYPES:
         kept, most = half(scales).astype(np.float32), "0.05 %"
     elif target.name == "BF16":
@@ -160,7 +185,7 @@ def half(values: Values) -> Halves:
         halves = values.astype(np.float16)
     if not np.isfinite(halves).all():
         largest = float(np.abs(values).max())
-        why = f"the largest has the magnitude {largest:.6g}, fp16 ends at 65504"
+        why = f"the largest magnitude is {largest:.6g}; fp16 ends at 65504"
         raise UnsupportedModel("a weight or scale does not fit into fp16", why=why, hint="--outtype bf16, --head bf16")
     return halves
 
@@ -190,7 +215,7 @@ def _encode_q8_0(values: Values) -> Bytes:
 
 
 def encode_q4(codes: Bytes, d: Halves, minima: Halves | None) -> Bytes:
-    """Encode codes [rows, columns]; `d` and `minima` [rows, groups], a group being whole blocks."""
+    """Encode codes [rows, columns] with `d` and `minima` [rows, groups]; a group is one or more whole blocks."""
     rows, columns = codes.shape
     halves = codes.reshape(rows, columns // _BLOCK, 2, _BLOCK // 2)
     encoded = np.empty((rows, columns // _BLOCK), _Q4_0 if minima is None else _Q4_1)

@@ -1,4 +1,4 @@
-"""The tensors of a GGUF file one by one: type, shape, bytes, and for ternary weights the scales.
+"""Describes each tensor of a GGUF file: type, shape, bytes, and the scales of ternary weights.
 
 table = tensor_table(gguf)
 table.embedding_bytes, table.tensors[0].scales
@@ -12,22 +12,24 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.engine.residence import is_packable
 from edgellm.formats.gguf_file import GGUFFile, TensorInfo
-from edgellm.formats.ternary import TQ1_0_BLOCK, TQ2_0_BLOCK, block_scales, i2_s_scale
+from edgellm.formats.ternary import BLOCK_CODECS, block_scales, i2_s_scale
 
-# Tables of vectors and the output head: read by the row, or once for all tokens of a batch.
+# Tables of vectors, read row by row, and the output head, read once for all tokens of a batch.
 EMBEDDINGS = ("token_embd", "output", "per_layer_token_embd", "position_embd", "token_types")
 _BLOCK = 256
 _SAMPLE = 1 << 16
-# With activations quantised per token, or per 256 columns; or by upstream's product, because a row has blocks with
-# different scales or more columns than the kernels take.
-Product = Literal["token", "segment", "upstream"]
+# Our kernels quantize activations per token, per 256 columns, or per 32 where rows have blocks with different scales.
+# Upstream's product is used for shapes that our kernels do not support.
+Product = Literal["token", "segment", "group", "upstream"]
+_ALWAYS_BY_GROUP = ("Q2_0", "Q2_0_G128", "Q1_0")
 MAX_COLUMNS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """The different scales of a ternary tensor: how many, the smallest and the largest in magnitude."""
+    """The distinct scales of a ternary or binary tensor: their number, and the smallest and the largest magnitude."""
 
     count: int
     smallest: float
@@ -38,9 +40,9 @@ class Scales:
 class Tensor:
     """One tensor: `shape` in ne order.
 
-    `ternary` says whether its weights are all -scale, 0 or +scale: so for ternary types, and for plain floats when
-    the first 65,536 weights are so in blocks of 256; None where that is not looked at. `product` is how the engine's
-    ternary kernels take a tensor of a ternary type (patches/native/ternary/buffer.cpp).
+    `ternary` says whether its weights are all -scale, 0 or +scale. That is true for ternary types, and for plain
+    floats when it holds for the first 65,536 weights in blocks of 256; None for types that are not checked. `product`
+    is how the engine's ternary kernels multiply by the tensor (patches/native/ternary/buffer.cpp).
     """
 
     name: str
@@ -55,7 +57,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class TensorTable:
-    """All tensors, in file order, and the bytes of embeddings (with the output head) and of all others."""
+    """All tensors in file order, and the bytes of embeddings (including the output head) and of all others."""
 
     tensors: tuple[Tensor, ...]
     embedding_bytes: int
@@ -70,8 +72,8 @@ def tensor_table(gguf: GGUFFile) -> TensorTable:
 
 
 def _describe(gguf: GGUFFile, info: TensorInfo) -> Tensor:
-    scales = _ternary_scales(gguf, info) if info.type.ternary else None
-    ternary = True if info.type.ternary else _looks_ternary(gguf, info)
+    scales = _ternary_scales(gguf, info) if info.type.one_magnitude else None
+    ternary = True if info.type.one_magnitude else _looks_ternary(gguf, info)
     gguf.release(info)
     bpw = 8 * info.nbytes / info.n_params
     summary, product = (None, None) if scales is None else (_summary(scales), _product(info, scales))
@@ -79,27 +81,29 @@ def _describe(gguf: GGUFFile, info: TensorInfo) -> Tensor:
 
 
 def _ternary_scales(gguf: GGUFFile, info: TensorInfo) -> npt.NDArray[np.floating]:
-    """Scales [rows, blocks of a row]; one of an I2_S tensor."""
+    """Return the scales [rows, blocks per row], or the single scale of an I2_S tensor."""
     data = gguf.tensor_bytes(info)
     if info.type.name == "I2_S":
         return np.array([[i2_s_scale(data, name=info.name)]])
-    layout = TQ1_0_BLOCK if info.type.name == "TQ1_0" else TQ2_0_BLOCK
+    layout = BLOCK_CODECS[info.type.name].layout
     scales = block_scales(data.reshape(-1, info.type.block_bytes), layout, name=info.name)
     return scales.reshape(-1, info.shape[0] // info.type.block_size)
 
 
 def _product(info: TensorInfo, scales: npt.NDArray[np.floating]) -> Product:
-    if info.shape[0] > MAX_COLUMNS or sum(n > 1 for n in info.shape[1:]) > 1:
+    if info.shape[0] > MAX_COLUMNS or not is_packable(info.shape):
         return "upstream"
-    # Blocks of zeros go with any scale.
+    if info.type.name in _ALWAYS_BY_GROUP:
+        return "group"
+    # A block of zeros is compatible with any scale.
     row = scales.max(axis=1, keepdims=True, where=scales != 0, initial=-np.inf)
     if not ((scales == row) | (scales == 0)).all():
-        return "upstream"
+        return "group"
     return "token" if len(np.unique(row[np.isfinite(row)])) <= 1 else "segment"
 
 
 def _summary(scales: npt.NDArray[np.floating]) -> Scales:
-    """Blocks of zeros, whose scale ggml stores as 0, count only where there is nothing else."""
+    """Summarise the scales; blocks of zeros, whose scale ggml stores as 0, count only when there are no others."""
     magnitudes = np.unique(np.abs(scales.astype(np.float64)))
     used = magnitudes[magnitudes != 0] if magnitudes.any() else magnitudes
     return Scales(len(used), float(used[0]), float(used[-1]))
@@ -110,7 +114,7 @@ def _looks_ternary(gguf: GGUFFile, info: TensorInfo) -> bool | None:
     if not matrix or info.type.name not in ("F32", "F16", "BF16") or info.shape[0] % _BLOCK:
         return None
     data = gguf.tensor_bytes(info)[: _SAMPLE * info.type.block_bytes]
-    # The sign is one bit of all three; what is left of a number is its magnitude.
+    # All three types have one sign bit; the remaining bits are the magnitude.
     unsigned = {"F32": (np.uint32, 0x7FFFFFFF), "F16": (np.uint16, 0x7FFF), "BF16": (np.uint16, 0x7FFF)}
     word, mask = unsigned[info.type.name]
     magnitudes = (data.view(word) & word(mask)).reshape(-1, _BLOCK)

@@ -8,8 +8,9 @@
 
 #    include <limits.h>
 #    include <linux/futex.h>
-#    include <sched.h>
+#    include <sys/resource.h>
 #    include <sys/syscall.h>
+#    include <time.h>
 #    include <unistd.h>
 
 #    if defined(__x86_64__)
@@ -21,16 +22,64 @@
 #        define RELAX() ((void) 0)
 #    endif
 
-// A few microseconds: the time that balanced threads need for each other.
-enum { SPINS = 256 };
-// Then other threads are let on this core, ours among them, while the wait may still be short; waking up from sleep
-// would take longer.
-enum { YIELDS = 256 };
+typedef long long nanoseconds;
 
-static atomic_int n_sleeping = 0;
+// Some microseconds: as long as balanced threads wait for each other.
+enum { SPINS = 256 };
+// Longer than threads wait for each other while all have a core. Waking a thread up takes 0.2 ms on a virtual machine:
+// a thread that slept comes late, so that the next one sleeps as well, and so on.
+static const nanoseconds LONGEST_SPIN = 8000000;
+// The cores are shared with others if threads lose theirs so often in so short a time. Now and then every thread does.
+enum { LOSSES = 4 };
+static const nanoseconds LOSSES_WITHIN = 40000000;
+// How long threads then sleep at once, before they look whether they have their cores back.
+static const nanoseconds SHARED_FOR = 100000000;
+
+static atomic_int   n_sleeping = 0;
+static atomic_uint  n_losses   = 0;
+static atomic_llong losses[LOSSES];  // when the last ones were
+static atomic_llong shared_until = 0;
+
+static _Thread_local long n_taken = -1;  // how often this thread lost its core
+
+static nanoseconds now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (nanoseconds) t.tv_sec*1000000000 + t.tv_nsec;
+}
 
 static bool passed(atomic_int * n_passed, int before) {
     return atomic_load_explicit(n_passed, memory_order_acquire) != before;
+}
+
+static bool spin(atomic_int * n_passed, int before) {
+    for (int i = 0; i < SPINS; ++i) {
+        if (passed(n_passed, before)) {
+            return true;
+        }
+        RELAX();
+    }
+    return false;
+}
+
+// Whether another thread took this one's core since the last call.
+static bool lost_core(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_THREAD, &usage);
+    const long before = n_taken;
+    n_taken = usage.ru_nivcsw;
+    return before >= 0 && n_taken != before;
+}
+
+static void count_loss(nanoseconds time) {
+    const unsigned i = atomic_fetch_add(&n_losses, 1)%LOSSES;
+    if (time - atomic_exchange(&losses[i], time) < LOSSES_WITHIN) {
+        atomic_store_explicit(&shared_until, time + SHARED_FOR, memory_order_relaxed);
+    }
+}
+
+static bool cores_are_shared(nanoseconds time) {
+    return atomic_load_explicit(&shared_until, memory_order_relaxed) > time;
 }
 
 static void sleep_until_passed(atomic_int * n_passed, int before) {
@@ -53,17 +102,17 @@ bool edgellm_barrier(atomic_int * n_arrived, atomic_int * n_passed, int n_thread
         }
         return true;
     }
-    for (int i = 0; i < SPINS; ++i) {
-        if (passed(n_passed, before)) {
-            return true;
-        }
-        RELAX();
+    if (spin(n_passed, before)) {
+        return true;
     }
-    for (int i = 0; i < YIELDS; ++i) {
-        if (passed(n_passed, before)) {
+    const nanoseconds begin = now();
+    for (nanoseconds time = begin; time < begin + LONGEST_SPIN && !cores_are_shared(time); time = now()) {
+        if (lost_core()) {
+            count_loss(time);
+        }
+        if (spin(n_passed, before)) {
             return true;
         }
-        sched_yield();
     }
     sleep_until_passed(n_passed, before);
     return true;

@@ -1,10 +1,15 @@
-"""Running `edgellm` as a user does, in a process of its own."""
+"""Running `edgellm` as a user does, in a process of its own, or in this one where only words are compared."""
 
 import json
 import os
 import subprocess
 import sys
 from typing import Any
+
+from typer.testing import CliRunner
+
+from edgellm.cli import app
+from tests.shapes import mismatch, returned
 
 
 def edgellm(
@@ -30,14 +35,28 @@ def edgellm(
     return text
 
 
-def data(result: subprocess.CompletedProcess[str]) -> Any:
-    """The JSON document on stdout."""
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+def edgellm_here(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The command line in this process, which has the modules already."""
+    result = CliRunner().invoke(app, list(arguments), env=env, catch_exceptions=False)
+    return subprocess.CompletedProcess(list(arguments), result.exit_code, result.stdout, result.stderr)
+
+
+def data(result: subprocess.CompletedProcess[str], code: int = 0) -> Any:
+    """The data of the one JSON document on stdout, which has the shape that the reference gives for it."""
+    assert result.returncode == code, result.stderr
+    found = json.loads(result.stdout)
+    head = {"version": 1, "command": found["command"], "data": found["data"]}
+    beside = found["data"] if isinstance(found["data"], dict) else {}
+    assert found == {key: value for key, value in beside.items() if key != "error"} | head
+    assert not (wrong := mismatch(found["data"], returned(found["command"]))), wrong
+    return found["data"]
 
 
 def error(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """The JSON error on stderr."""
     assert result.stdout == ""
-    found: dict[str, Any] = json.loads(result.stderr)["error"]
+    document = json.loads(result.stderr)
+    assert document["version"] == 1 and set(document) == {"version", "command", "error"}
+    found: dict[str, Any] = document["error"]
+    assert set(found) == {"code", "what", "why", "try", "facts"}
     return found

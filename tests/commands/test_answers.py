@@ -27,6 +27,20 @@ def test_only_the_answer_is_on_stdout_and_it_is_right_and_repeats() -> None:
     assert "Paris" in first.stdout and first.stdout.endswith("\n") and first.stderr == ""
 
 
+def test_the_model_and_the_prompt_as_other_tools_take_them() -> None:
+    expected = edgellm("run", "smollm2", QUESTION, "--temp", "0").stdout
+    for arguments in (
+        ("-m", "smollm2", "-p", QUESTION, "--temperature", "0", "--num-ctx", "2048", "--seed", "-1"),
+        ("SmolLM2:latest", *QUESTION.split(), "--temp", "0"),
+        (*QUESTION.split(), "--model=smollm2", "--temp", "0"),
+    ):
+        result = edgellm("run", *arguments)
+        assert (result.returncode, result.stdout) == (0, expected), result.stderr
+    stopped = edgellm("run", "smollm2", QUESTION, "--temp", "0", "--stop", " is", "--stop", "\\n")
+    assert stopped.stdout == "The capital of France\n"
+    assert edgellm("run", "smollm2", QUESTION, "--stop", "").returncode == 2
+
+
 def test_json_has_text_and_numbers() -> None:
     answer = data(edgellm("run", "smollm2", QUESTION, "--temp", "0", "--json", "--seed", "7", "-t", "1", "-c", "512"))
     stats = answer["stats"]
@@ -56,7 +70,8 @@ def test_piped_input_is_appended_to_the_prompt() -> None:
 
 
 def test_input_that_is_no_utf_8_and_control_characters() -> None:
-    assert edgellm("run", "smollm2", "--temp", "0", "-n", "2", stdin=b"\xff\xfe hi \x00\x1b[2J").returncode == 0
+    assert edgellm("run", "smollm2", "--temp", "0", "-n", "2", stdin=b" hi \x1b[2J\x7f").returncode == 0
+    assert edgellm("run", "smollm2", "--temp", "0", "-n", "2", stdin=b"\xff\xfe hi \x00\x1b[2J").returncode == 2
 
 
 def test_the_limit_and_a_raw_completion() -> None:
@@ -83,7 +98,7 @@ def test_piped_chat_remembers_and_prints_only_answers() -> None:
 
 def test_the_options_come_from_the_environment_too() -> None:
     env = {"EDGELLM_MAX_TOKENS": "2", "EDGELLM_TEMP": "0", "EDGELLM_JSON": "1"}
-    assert json.loads(edgellm("run", "smollm2", QUESTION, env=env).stdout)["stats"]["completion_tokens"] == 2
+    assert data(edgellm("run", "smollm2", QUESTION, env=env))["stats"]["completion_tokens"] == 2
 
 
 def test_a_closed_pipe_ends_quietly() -> None:
@@ -125,3 +140,19 @@ def test_the_second_start_answers_soon() -> None:
     start = time.monotonic()
     assert edgellm("run", "smollm2", "hi", "-n", "1", "-q").returncode == 0
     assert time.monotonic() - start < 20
+
+
+def test_a_piped_chat_answers_in_json_lines() -> None:
+    result = edgellm("chat", "smollm2", "--private", "--temp", "0", "--json", stdin=f"{QUESTION}\nRepeat that.\n")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["command"] for line in lines] == ["chat", "chat"] and result.stderr == ""
+    assert "Paris" in lines[0]["data"]["text"] and lines[0]["data"]["chat"] is None
+    assert all(line["data"]["stats"]["completion_tokens"] > 0 for line in lines)
+
+
+def test_every_sampling_option_works_in_every_verb_that_generates() -> None:
+    hot = ["--temp", "1", "--typical-p", "0.9", "--xtc-probability", "1", "--xtc-threshold", "0.05", "--seed", "3"]
+    answer = data(edgellm("run", "smollm2", QUESTION, *hot, "-n", "8", "--json"))
+    assert (answer["sampling"]["typical_p"], answer["sampling"]["xtc_probability"]) == (0.9, 1.0)
+    plain = data(edgellm("run", "smollm2", QUESTION, "--temp", "1", "--seed", "3", "-n", "8", "--json"))
+    assert plain["text"] != answer["text"]

@@ -4,15 +4,30 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgellm.batch.lines import Shard
+from edgellm.batch.tally import Tally
+from edgellm.batches import answer_file
+from edgellm.errors import DoesNotFit
+from edgellm.machine.memory import Room
+from edgellm.models.fit.memory import RunPlan, estimate
+from edgellm.models.fit.verdict import read_outline
+from edgellm.run import loader
+from edgellm.run.answer_options import AnswerOptions
+from edgellm.run.generation import Limits
+from edgellm.run.loader import LoadOptions
 from edgellm.settings import Settings
+from edgellm.workspace import workspace
 from tests.commands.cli import data, edgellm, error
 from tests.engine.tiny_models import write_bitnet
 
@@ -88,7 +103,7 @@ def test_the_openai_shape_and_errors_in_their_places(tmp_path: Path) -> None:
         b"\xef\xbb\xbf" + json.dumps(chat("a", QUESTIONS[0], model="smollm2", max_tokens=8)).encode() + b"\r",
         b"",
         b"no json at all",
-        chat("b", "x", tools=[{"type": "function"}]),
+        chat("b", "x", tools=[{"type": "function", "function": {"name": "f"}}]),
         chat("a", "again"),
         b'{"prompt": "\xff"}',
         b'{"prompt": "a\x00b"}',
@@ -103,7 +118,7 @@ def test_the_openai_shape_and_errors_in_their_places(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     result = batch(source, out, "--json")
     assert result.returncode == 8
-    assert json.loads(result.stdout)["tally"]["failed"] == 10
+    assert json.loads(result.stdout)["data"]["tally"]["failed"] == 10
     rows = rows_of(out)
     assert [row["id"].rsplit("_", 1)[0] for row in rows] == [f"batch_req_{n}" for n in range(1, 14)]
     assert [row["custom_id"] for row in rows] == ["a", None, "b", "a", None, None, "c", "d", "e", "f", None, None, "g"]
@@ -113,7 +128,7 @@ def test_the_openai_shape_and_errors_in_their_places(tmp_path: Path) -> None:
     assert rows[6]["response"]["body"]["object"] == "text_completion" and "5" in text_of(rows[6])
     failed = {row["error"]["line"]: row["error"]["message"] for row in rows if row["error"]}
     said = {
-        3: "not JSON", 4: '"tools" cannot be honoured', 5: "line 1 has it too", 6: "not UTF-8", 7: "NUL",
+        3: "not JSON", 4: "tools cannot be honoured in a batch", 5: "line 1 has it too", 6: "not UTF-8", 7: "NUL",
         9: "not an embedding model", 10: "not a token of this model", 11: "url is one of", 12: "the prompt has",
         13: "too long",
     }  # fmt: skip
@@ -205,6 +220,12 @@ def test_shards_and_their_merge_give_what_one_job_gives(tmp_path: Path, tiny: Pa
     merged = edgellm("batch", "--merge", str(tmp_path / "all"), *parts)
     assert merged.returncode == 8
     assert answers(tmp_path / "all") == answers(tmp_path / "one")
+    again = edgellm("batch", str(source), "-o", str(tmp_path / "all"), *how)
+    assert again.returncode == 8 and "already" not in again.stderr
+    other = str(tmp_path / "other")
+    assert edgellm("batch", str(source), "-o", other, *how, "--shard", "2/3", "--temp", "0").returncode == 0
+    mixed = edgellm("batch", "--merge", str(tmp_path / "mixed"), parts[0], other, parts[2])
+    assert mixed.returncode == 2 and "temperature was 0.8, and now is 0.0" in " ".join(mixed.stderr.split())
 
 
 def answers(path: Path) -> list[tuple[str, Any]]:
@@ -272,7 +293,8 @@ def expect_every_row_once(source: Path, out: Path, tiny: Path, tmp_path: Path) -
     process.communicate()
     assert process.returncode == 8
     assert answers(out) == answers(undisturbed)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", out.name, "undisturbed"]
+    records = [f"{out.name}.job", "undisturbed.job"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["in.jsonl", out.name, "undisturbed", *records])
 
 
 def test_killed_again_and_again_no_row_is_lost_doubled_or_out_of_order(tmp_path: Path, tiny: Path) -> None:
@@ -323,6 +345,54 @@ def test_the_same_command_again_does_nothing(tmp_path: Path, tiny: Path) -> None
     assert edgellm(*how).returncode == 0 and (out.read_bytes(), out.stat().st_mtime_ns) == before
 
 
+def test_another_command_never_gets_the_answers_of_a_finished_one(tmp_path: Path, tiny: Path) -> None:
+    source, out = write(tmp_path / "in.jsonl", {"prompt": "x", "max_tokens": 1}), tmp_path / "out.jsonl"
+    other, moved = tmp_path / "other.gguf", tmp_path / "moved.gguf"
+    other.write_bytes(tiny.read_bytes()[:-4] + b"\x01\x02\x03\x04")
+    grammar = tmp_path / "g.gbnf"
+    grammar.write_text('root ::= "x"')
+    how = ("batch", str(source), "-o", str(out), "--seed", "5", "-m")
+    assert edgellm(*how, str(tiny), "--raw").returncode == 0
+    before = out.read_bytes()
+    for changed, said in (
+        ((str(other), "--raw"), "the model was tiny.gguf, and now is other.gguf"),
+        (("smollm2", "--raw"), "the model was tiny.gguf, and now is"),
+        ((str(tiny),), "raw was true, and now is false"),
+        ((str(tiny), "--raw", "--temp", "0.3", "--top-k", "7"), "temperature was 0.8, and now is 0.3; top_k was"),
+        ((str(tiny), "--raw", "--seed", "6"), "seed was 5, and now is 6"),
+        ((str(tiny), "--raw", "-s", "Be brief."), "system was not set, and now is Be brief."),
+        ((str(tiny), "--raw", "-c", "64"), "ctx-size was not set, and now is 64"),
+        ((str(tiny), "--raw", "--kv", "q8_0"), "kv was not set, and now is Q8_0"),
+        ((str(tiny), "--raw", "-n", "2"), "max-tokens was -1, and now is 2"),
+        ((str(tiny), "--raw", "--format", "json"), "format was not set, and now is"),
+        ((str(tiny), "--raw", "--grammar", str(grammar)), "grammar was not set, and now is"),
+        ((str(tiny), "--raw", "--no-loop-guard"), "loop-guard was true, and now is false"),
+    ):
+        result = edgellm(*how, *changed)
+        assert result.returncode == 2 and said in " ".join(result.stderr.split()), (changed, result.stderr)
+        assert out.read_bytes() == before
+    # The same content under another name, and what does not change an answer.
+    moved.write_bytes(tiny.read_bytes())
+    again = edgellm(*how, str(moved), "--raw", "--slots", "2", "-t", "1", "--retry", "3")
+    assert again.returncode == 0 and out.read_bytes() == before, again.stderr
+    moved.write_bytes(other.read_bytes())
+    assert edgellm(*how, str(moved), "--raw").returncode == 2
+
+
+def test_an_output_without_a_record_is_taken_by_its_model(tmp_path: Path, tiny: Path) -> None:
+    source, out = write(tmp_path / "in.jsonl", {"prompt": "x", "max_tokens": 1}), tmp_path / "out.jsonl"
+    how = ("batch", str(source), "-o", str(out), "--raw", "-m")
+    assert edgellm(*how, str(tiny)).returncode == 0
+    record = tmp_path / "out.jsonl.job"
+    record.write_text("{")
+    assert edgellm(*how, str(tiny)).returncode == 6
+    record.unlink()
+    result = edgellm(*how, str(tiny))
+    assert result.returncode == 0 and "has no record of its options" in result.stderr
+    other = edgellm(*how, "smollm2")
+    assert other.returncode == 2 and "the model was tiny, and now is smollm2" in other.stderr
+
+
 def test_a_drawn_seed_holds_when_it_goes_on(tmp_path: Path, tiny: Path) -> None:
     source, out = many_rows(tmp_path), tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "edgellm", "batch", str(source), "-o", str(out), "-m", str(tiny), "--raw", "-q"]
@@ -333,8 +403,41 @@ def test_a_drawn_seed_holds_when_it_goes_on(tmp_path: Path, tiny: Path) -> None:
     process.kill()
     process.wait()
     other = subprocess.run([*command, "--temp", "0.5"], capture_output=True, text=True, check=False)
-    assert other.returncode == 2 and "begun with temperature" in other.stderr
-    assert subprocess.run(command, check=False).returncode == 8
+    assert other.returncode == 2 and "temperature was 0.8, and now is 0.5" in other.stderr
+    with sqlite3.connect(tmp_path / "out.jsonl.journal") as older:  # what an older edgellm stored
+        older.execute("DELETE FROM job WHERE name IN ('sha256', 'kv', 'input')")
+        older.execute("UPDATE job SET value = '\"\"' WHERE name IN ('system', 'format', 'grammar')")
+    older.close()
+    resumed = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    assert resumed.returncode == 8
+    notes = json.loads(resumed.stdout)["data"]["tally"]["notes"]
+    assert notes == ["an older edgellm began this batch: not compared are sha256, input, kv"]
+
+
+def test_a_batch_goes_on_with_the_context_it_chose_where_there_is_less_memory(
+    tmp_path: Path, home: Settings, smollm2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The context is the memory's choice; with less of it fewer slots are left, and the answers are the same."""
+    outline, free = read_outline(smollm2), [64 << 30]
+    monkeypatch.setattr(loader.memory, "room", lambda: Room(free[0]))
+    source, output = write(tmp_path / "in.jsonl", *({"prompt": f"{n} + 1 ="} for n in range(6))), tmp_path / "out.jsonl"
+
+    def tallies(n_ctx: int | None = None) -> Iterator[Tally]:
+        load, how = LoadOptions(n_ctx, n_slots=4), AnswerOptions({"temperature": 0}, Limits(4))
+        return answer_file(workspace(), str(smollm2), source, output, shard=Shard(), load=load, options=how)
+
+    first = tallies()
+    while next(first).done < 1:
+        pass
+    first.close()
+    free[0] = estimate(outline, RunPlan(8192, 2)).total + 1
+    rest = [replace(tally) for tally in tallies()]
+    assert rest[0].n_slots == 2 and rest[-1].done == 6 and rest[-1].resumed and len(rows_of(output)) == 6
+    output.unlink()
+    output.with_name("out.jsonl.job").unlink()
+    with pytest.raises(DoesNotFit, match="8,192 tokens in each of 4 slots"):
+        list(tallies(8192))
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
 
 
 def test_a_second_batch_on_the_same_output_is_refused(tmp_path: Path, tiny: Path) -> None:

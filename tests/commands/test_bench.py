@@ -1,6 +1,5 @@
 """`edgellm bench` as a user types it."""
 
-import json
 import re
 import signal
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.engine.installed import InstalledEngine
+from edgellm.engine.builds.installed import InstalledEngine
 from edgellm.settings import Settings, resource_directory
 from tests.commands.cli import data, edgellm, error
 from tests.weights.gguf_maker import write_llama
@@ -34,12 +33,33 @@ def tiny_shape(with_engine: Settings) -> Settings:
 
 
 @pytest.mark.engine
-def test_a_shape_against_stock(tiny_shape: Settings) -> None:
-    first = edgellm("bench", "--shape", "tiny", "--against", "stock", "--batch", "3", *SHORT)
+@pytest.mark.model
+def test_drafts_on_kinds_of_work(with_engine: Settings) -> None:
+    arguments = ("bench", "smollm2", "--workload", "json", "--workload", "again", "-n", "4")
+    found = data(edgellm(*arguments, "--json"))
+    assert found["complete"] and [each["workload"] for each in found["workloads"]] == ["json", "again"]
+    for each in found["workloads"]:
+        assert 0 < each["lowest"] <= each["median"] and each["ratio"] > 0 and each["tokens_per_pass"] >= 1
+        assert len(each["answers"]) == 10 and all(answer["tokens"] <= 4 for answer in each["answers"])
+
+
+def test_workloads_that_there_are_not(settings: Settings) -> None:
+    del settings
+    assert "did you mean quote?" in error(edgellm("bench", "smollm2", "--workload", "qote", "--json"))["why"]
+    for wrong in (("--workload", "all"), ("a", "b", "--workload", "all"), ("a", "--workload", "all", "-n", "0")):
+        assert "one model" in error(edgellm("bench", *wrong, "--json"))["what"]
+
+
+@pytest.mark.engine
+def test_a_shape_against_stock(tiny_shape: Settings, tmp_path: Path) -> None:
+    page = tmp_path / "speed.html"
+    arguments = ("bench", "--shape", "tiny", "--against", "stock", "--batch", "3", *SHORT)
+    first = edgellm(*arguments, "--report", str(page))
     assert first.returncode == 0, first.stderr
+    assert f"report: {page}" in first.stderr and "tiny I2_S over tiny TQ2_0 stock" in page.read_text()
     assert "decode 4 x 3" in first.stdout and "tiny TQ2_0 stock" in first.stdout and "RATIO" in first.stdout
     assert "which stock llama.cpp cannot read" in first.stderr and "kept in" in first.stderr
-    found = data(edgellm("bench", "--shape", "tiny", "--against", "stock", "--batch", "3", *SHORT, "--json"))
+    found = data(edgellm(*arguments, "--json"))
     assert found["complete"] and found["together"] and found["n_rounds"] == 2
     ours, stock = found["contenders"]
     assert (ours["name"], ours["against"], stock["kernels"]) == ("tiny I2_S", "tiny TQ2_0 stock", "stock")
@@ -60,7 +80,8 @@ def test_a_shape_against_stock(tiny_shape: Settings) -> None:
     past = data(edgellm("bench", "--shape", "tiny", "--history", "--json"))
     assert len(past) == 6  # of the model itself in both runs; its stock twin is another file
     assert {record["contender"] for record in past} == {"tiny I2_S"}
-    table = edgellm("bench", "--shape", "tiny", "--history").stdout
+    table = edgellm("bench", "--shape", "tiny", "--history", "--report", str(page)).stdout
+    assert "Earlier speed of tiny I2_S" in page.read_text()
     assert "decode 4 x 3" in table and found["setting"]["stamp"] in table
     made = sorted(path.name.split("-")[0] for path in tiny_shape.bench_models.iterdir())
     assert made == ["tiny", "tiny"]
@@ -130,7 +151,7 @@ def test_refusals_have_their_exit_codes(with_engine: Settings, tmp_path: Path) -
         assert result.returncode == code, (arguments, result.stderr)
         assert result.stdout == "" and result.stderr.startswith("error: ")
     for what in (("smollm2",), ("--shape", "bitnet-2b")):  # nothing is pulled or made to look for it
-        assert json.loads(edgellm("bench", *what, "--history", "--json").stdout) == []
+        assert data(edgellm("bench", *what, "--history", "--json")) == []
 
 
 def test_without_an_engine_the_command_to_build_it_is_named(settings: Settings, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.run.chats import ChatStore
+from edgellm.chats.store import ChatStore
 from edgellm.settings import Settings
 from tests.commands.cli import data, edgellm, error
 
@@ -35,6 +35,16 @@ def test_listing_showing_and_searching(chat: str) -> None:
     assert [found["chat"] for found in data(edgellm("chats", "search", "炉温", "高炉", "--json"))] == [chat]
     assert data(edgellm("chats", "search", "nothing-of-that", "--json")) == []
     assert edgellm("chats", "search", "nothing-of-that").stdout == ""
+
+
+def test_renaming(chat: str) -> None:
+    assert (
+        data(edgellm("chats", "rename", chat[:5], "Iron and \x1b[2Jcoke", "--json"))["title"] == "Iron and \x1b[2Jcoke"
+    )
+    listed = edgellm("chats", "ls").stdout
+    assert "Iron and" in listed and "\x1b" not in listed
+    assert "高炉" in edgellm("chats", "rename", chat, "").stderr
+    assert error(edgellm("chats", "rename", "nosuch", "x", "--json"))["code"] == "chat-not-found"
 
 
 def test_exporting(chat: str, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_the_refusal_has_the_numbers_and_what_would_fit(with_engine: Settings) -
 def test_a_cap_chooses_and_is_kept(with_engine: Settings) -> None:
     result = run(LIMITED, "-1", "run", "smollm2", "hi", "-n", "4", "--max-memory", "240MB", "--json")
     assert result.returncode == 0, result.stderr
-    answer = json.loads(result.stdout)
+    answer = json.loads(result.stdout)["data"]
     assert answer["kv_type"] == "Q8_0" and answer["stats"]["peak_resident_bytes"] <= 240 * MB
 
 
@@ -132,12 +132,12 @@ def test_a_container_that_is_too_small_is_refused(contained: Callable[..., Resul
         result = contained(200 * MB, *verb, "-c", "8192")
         assert result.returncode == 5 and "is available" in result.stderr, (result.returncode, result.stderr)
     fit = contained(200 * MB, "fit", "smollm2", "-c", "8192", "--json")
-    assert fit.returncode == 5 and json.loads(fit.stdout)["available"] <= 200 * MB
+    assert fit.returncode == 5 and json.loads(fit.stdout)["data"]["available"] <= 200 * MB
 
 
 def test_a_container_that_is_large_enough_is_used(contained: Callable[..., Result], with_engine: Settings) -> None:
     """Without much room above the estimate: it is what is really needed."""
-    fit = json.loads(contained(300 * MB, "fit", "smollm2", "-c", "2048", "--json").stdout)
+    fit = json.loads(contained(300 * MB, "fit", "smollm2", "-c", "2048", "--json").stdout)["data"]
     assert fit["fits"]
     limit = fit["need"]["total"] + 70 * MB  # what this process already had when it looked
     result = contained(limit, "run", "smollm2", "word " * 300, "-n", "4", "-c", "2048", "-t", "1", "--json")
@@ -147,5 +147,5 @@ def test_a_container_that_is_large_enough_is_used(contained: Callable[..., Resul
 def test_adapting_inside_a_container(contained: Callable[..., Result], with_engine: Settings) -> None:
     result = contained(340 * MB, "run", "smollm2", "hi", "-n", "2", "--max-memory", "210MB", "--json")
     assert result.returncode == 0, result.stderr
-    answer = json.loads(result.stdout)
+    answer = json.loads(result.stdout)["data"]
     assert answer["stats"]["n_ctx"] < 4096 or answer["kv_type"] == "Q8_0"

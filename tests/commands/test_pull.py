@@ -3,18 +3,21 @@
 import json
 import random
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import trustme
 
-from edgellm.models.hub_cache import HubCache
-from edgellm.models.store import Store
+from edgellm.models.hub.cache import HubCache
+from edgellm.models.local.store import Store
 from edgellm.settings import Settings
 from tests.commands.cli import data, edgellm, error
 from tests.formats.gguf_bytes import LLAMA, gguf, u32
@@ -62,17 +65,51 @@ def checkpoint(directory: Path) -> dict[str, bytes]:
     return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
+def test_an_address_as_the_browser_shows_it_and_a_cache_by_a_relative_path(
+    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is pulled in one directory is found, shown and removed by its name in another one."""
+    file, name = "sub dir/My Modèl (1)+#-Q4_0.gguf", "user/tiny-GGUF:My Modèl (1)+_-Q4_0"
+    server.add("user/tiny-GGUF", {file: TINY, "other-Q8_0.gguf": TINY + b"8"})
+    address = f"{server.endpoint}/user/tiny-GGUF/blob/main/{quote(file)}?download=true"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("HF_HOME", "relative/hf")
+    monkeypatch.setenv("EDGELLM_HOME", "edge/home")
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    monkeypatch.chdir(tmp_path)
+    pulled = data(edgellm("pull", address, "--json"))
+    assert pulled["name"] == name and pulled["path"].startswith(str(tmp_path / "relative" / "hf"))
+    monkeypatch.chdir(elsewhere)
+    assert [model["name"] for model in data(edgellm("list", "--json"))] == [name]
+    assert data(edgellm("show", name, "--json"))["path"] == pulled["path"]
+    assert data(edgellm("pull", name, "--json"))["path"] == pulled["path"]
+    assert data(edgellm("pull", name, "--force", "--dry-run", "--json"))["files"][0]["name"] == file
+    assert data(edgellm("rm", name, "-y", "--json"))[0]["name"] == name
+
+
 def test_a_repository_by_its_name(server: HubServer, settings: Settings, cache: HubCache) -> None:
     server.add("user/tiny-GGUF", {"tiny-Q4_0.gguf": TINY, "tiny-Q8_0.gguf": TINY + b"8", "README.md": b"#"})
     planned = data(edgellm("pull", "user/tiny-GGUF", "--dry-run", "--json"))
-    assert list(planned) == ["name", "source", "quant", "licence", "size", "missing", "files", "convert", "fit"]
+    assert list(planned) == [
+        "name",
+        "source",
+        "quant",
+        "licence",
+        "size",
+        "missing",
+        "files",
+        "convert",
+        "fit",
+        "corrections",
+    ]
     assert planned["quant"] == "Q4_0" and planned["size"] == planned["missing"] == len(TINY)
     assert planned["files"] == [{"name": "tiny-Q4_0.gguf", "size": len(TINY), "sha256": sha256(TINY)}]
     assert planned["fit"]["fits"] is True and planned["fit"]["n_ctx_train"] == 64
     assert server.sent < len(TINY) and data(edgellm("list", "--json")) == []
     result = edgellm("pull", "user/tiny-GGUF:q8_0")
     assert result.returncode == 0 and f"{sha256(TINY + b'8')}  ok" in result.stdout, result.stderr
-    assert "next: edgellm chat user/tiny-GGUF:q8_0" in result.stderr
+    assert "next: edgellm run --raw user/tiny-GGUF:q8_0" in result.stderr
     listed = data(edgellm("list", "--json"))
     assert [(m["name"], m["size"]) for m in listed] == [("user/tiny-GGUF:q8_0", len(TINY) + 1)]
     assert listed[0]["source"] == f"hf://user/tiny-GGUF@{server.repos['user/tiny-GGUF'].commit}"
@@ -135,6 +172,24 @@ def test_all_parts_of_a_split_model(server: HubServer, settings: Settings) -> No
 
 
 @pytest.mark.engine
+def test_an_unchecked_recipe_gives_way_to_the_hub(server: HubServer, settings: Settings) -> None:
+    """Its figures come from public pages: what is wrong in them is said, and the model is pulled all the same."""
+    server.add("user/tiny-GGUF", {"tiny-Q2_0.gguf": TINY + b"128", "tiny-Q2_0_g64.gguf": TINY})
+    text = 'quant = "Q2_0_G64"\nchat = true\nchecked = false\n[source]\nkind = "hub"\nrepo = "user/tiny-GGUF"\n[file]\n'
+    add_recipe(settings, "off", f'{text}name = "tiny-Q2_0_g64.gguf"\nsize = 5\nsha256 = "{"0" * 64}"\n')
+    add_recipe(settings, "renamed", f'{text}name = "tiny-g64.gguf"\n')
+    planned = data(edgellm("pull", "off", "--dry-run", "--json"))
+    assert planned["files"] == [{"name": "tiny-Q2_0_g64.gguf", "size": len(TINY), "sha256": sha256(TINY)}]
+    assert [sentence.split()[1] for sentence in planned["corrections"]] == ["size", "sha256"]
+    pulled = edgellm("pull", "off")
+    assert pulled.returncode == 0 and f"not the recipe's {'0' * 64}: the Hub's is taken" in pulled.stderr
+    server.requests.clear()
+    assert data(edgellm("pull", "off", "--json"))["sha256"] == sha256(TINY) and server.requests == []
+    renamed = edgellm("pull", "renamed")
+    assert renamed.returncode == 0 and "tiny-Q2_0_g64.gguf is taken" in renamed.stderr
+    assert "compares it with the Hub" in edgellm("show", "ternary-bonsai-8b").stdout
+
+
 def test_a_checkpoint_is_converted_and_quantized_as_the_recipe_says(
     server: HubServer, with_engine: Settings, tmp_path: Path
 ) -> None:
@@ -249,6 +304,27 @@ def test_search(server: HubServer) -> None:
     assert nowhere.returncode == 0 and "only recipes were searched: 127.0.0.1:9 cannot be reached" in nowhere.stderr
 
 
+def test_recipes_answer_at_once_where_the_hub_does_not() -> None:
+    """A server that takes connections and never says a word: the worst that a network can do."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = {"HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        fit = data(edgellm("fit", "bitnet:packed", "--json", env=env))
+        planned = data(edgellm("pull", "bitnet", "--dry-run", "--json", env=env))
+        found = data(edgellm("search", "falcon", "--json", env=env))
+        silent.setblocking(False)
+        asked = 0
+        with suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                asked += 1
+    assert asked == 3, "each asks once and does not try again"
+    assert fit["n_bytes"] == 790_355_520 and fit["model"] == "bitnet-2b:packed"
+    assert planned["size"] == 1_187_801_280 and planned["files"][0]["sha256"].startswith("4221b252")
+    assert "cannot be reached" in found["problem"] and found["recipes"]
+    offline = edgellm("pull", "bitnet-2b", "--dry-run", "--offline")
+    assert offline.returncode == 0 and "1.19 GB" in offline.stdout and "what the recipe knows" in offline.stderr
+
+
 def test_chat_says_that_bonsai_is_no_chat_model() -> None:
     result = edgellm("chat", "bonsai-0.5b")
     assert result.returncode == 2 and "not a chat model" in result.stderr and "edgellm run --raw" in result.stderr
@@ -283,7 +359,7 @@ def test_two_pulls_at_once(server: HubServer) -> None:
     pulls = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate(timeout=60) for process in pulls]
     assert [process.returncode for process in pulls] == [0, 0], outputs
-    assert json.loads(outputs[0][0])["path"] == json.loads(outputs[1][0])["path"]
+    assert json.loads(outputs[0][0])["data"]["path"] == json.loads(outputs[1][0])["data"]["path"]
     whole = [request for request in server.requests if "GET /cdn" in request.line and "range" not in request.headers]
     assert len(whole) == 1
 

@@ -1,5 +1,6 @@
 """`edgellm quantize` and `edgellm show --tensors` as a user types them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +45,13 @@ def test_a_dry_run_shows_every_tensor(with_engine: Settings, tmp_path: Path, mon
     result = edgellm("quantize", "tiny-F16.gguf", "Q4_K_M", "--dry-run", "--rule", "attn_q=q8_0")
     assert result.returncode == 0, result.stderr
     assert "tiny-Q4_K_M.gguf  nothing is written yet" in result.stdout and not Path("tiny-Q4_K_M.gguf").exists()
+    assert re.search(r"^blk\.N\.attn_q\.weight +4 ", result.stdout, re.MULTILINE), "one row for the four layers"
+    result = edgellm("quantize", "tiny-F16.gguf", "Q4_K_M", "--dry-run", "--rule", "attn_q=q8_0", "--all")
     # Of four layers the mix gives the last two more bits.
     for layer, wanted, target in ((0, "Q4_K", "Q5_0"), (3, "Q6_K", "Q8_0")):
         row = next(line for line in result.stdout.splitlines() if line.startswith(f"blk.{layer}.ffn_down.weight"))
-        assert "384 x 256" in row and f" {target} " in row and row.endswith(f"instead of {wanted}")
-    assert "rows of 384 are no multiple of 256" in result.stderr
+        assert "384 x 256" in row and f" {target} " in row and row.rstrip().endswith(f"instead of {wanted}")
+    assert "rows of 384 are not a multiple of 256" in result.stderr
     plan = data(edgellm("quantize", "tiny-F16.gguf", "--target-size", "3MB", "--dry-run", "--json"))
     assert plan["n_bytes"] <= 3_000_000 and plan["dry_run"] is True and plan["memory"]["total"] > plan["n_bytes"]
     assert {"bpw", "types", "tensors", "notes", "type", "path"} <= plan.keys()

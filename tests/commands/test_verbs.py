@@ -1,5 +1,6 @@
 """The verbs that need no answer from a model: listing, showing, removing, status, doctor, help, errors."""
 
+import ast
 import json
 import os
 import re
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.cli import app
-from edgellm.engine.patches import PatchStack
-from edgellm.models.store import InstalledModel, Store
+import edgellm as edgellm_package
+from edgellm.cli import VERBS, Verb
+from edgellm.engine.builds.patches import PatchStack
+from edgellm.models.local.store import InstalledModel, Store
 from edgellm.settings import Settings
 from tests.commands.cli import data, edgellm, error
+from tests.shapes import commands, help_of
 
 
 def test_alone_it_tells_where_things_stand_and_never_fails() -> None:
@@ -23,15 +26,14 @@ def test_alone_it_tells_where_things_stand_and_never_fails() -> None:
 
 
 def test_every_verb_has_help_with_an_example() -> None:
-    verbs = [command.name or command.callback.__name__ for command in app.registered_commands]  # type: ignore[union-attr]
-    for verb in [*verbs, "engine build", "engine status"]:
-        result = edgellm(*verb.split(), "--help")
-        assert result.returncode == 0, verb
-        assert verb == "ls" or re.search(r"Examples?: .*edgellm", result.stdout), verb
+    for verb in commands():
+        assert re.search(r"Examples?: .*edgellm", help_of(verb)), verb
+    listed = edgellm("bench", "--help")
+    assert listed.returncode == 0 and "Examples: edgellm bench smollm2" in listed.stdout
 
 
 def test_an_unknown_verb_and_a_wrong_option_are_usage_errors() -> None:
-    assert "Did you mean 'pull'" in edgellm("pul").stderr
+    assert "did you mean 'pull'" in edgellm("pul").stderr
     assert edgellm("pul").returncode == edgellm("list", "--nonsense").returncode == 2
     assert edgellm("run", "smollm2", "hi", "--temp", "99").returncode == 2
     assert edgellm("--version").stdout.startswith("edgellm ")
@@ -54,7 +56,19 @@ def test_lists(settings: Settings) -> None:
     assert "no model is installed" in edgellm("list").stderr
     available = data(edgellm("list", "--available", "--json"))
     assert "smollm2" in [recipe["name"] for recipe in available]
-    assert "Apache-2.0" in edgellm("list", "-a").stdout
+    table = edgellm("list", "-a").stdout
+    assert "Apache-2.0" in table
+    groups = [
+        "CHAT, TERNARY OR 1-BIT",
+        "ternary-bonsai-8b ",
+        "CHAT\n",
+        "smollm2 ",
+        "qwen3-4b ",
+        "TEXT, NOT",
+        "trilm",
+        "EMBED",
+    ]
+    assert sorted(groups, key=table.index) == groups
 
 
 @pytest.mark.model
@@ -66,9 +80,23 @@ def test_show(with_engine: Settings, smollm2: Path) -> None:
     assert "8,192 tokens" in edgellm("show", "smollm2").stdout
 
 
-def test_show_of_a_model_not_pulled_yet_says_how_to_get_it() -> None:
-    result = edgellm("show", "smollm2")
-    assert result.returncode == 3 and "edgellm pull smollm2" in result.stderr
+def test_show_of_a_model_not_pulled_yet_says_what_its_recipe_knows() -> None:
+    result = edgellm("show", "SmolLM2")
+    assert result.returncode == 0 and "98.4 MB" in result.stdout and result.stderr == "next: edgellm pull smollm2\n"
+    packed = data(edgellm("show", "bitnet:packed", "--json"))
+    assert packed["name"] == "bitnet-2b" and packed["size"] == 790_355_520 and packed["fits"] in (True, False)
+    unknown = edgellm("show", "user/repo")
+    assert unknown.returncode == 3 and "edgellm pull user/repo" in unknown.stderr
+
+
+def test_help_and_version_as_verbs_and_verbs_of_other_tools() -> None:
+    assert edgellm("help").stdout == edgellm("--help").stdout
+    assert edgellm("help", "chats", "ls").stdout == edgellm("chats", "ls", "--help").stdout
+    version = json.loads(edgellm("version", "--json").stdout)["data"]["version"]
+    assert f"edgellm {version}\n" == edgellm("version").stdout == edgellm("--version").stdout
+    result = edgellm("download", "smollm2")
+    assert result.returncode == 2 and "no such command 'download'\n  did you mean 'pull'?" in result.stderr
+    assert error(edgellm("delete", "x", "--json"))["why"] == "did you mean 'rm'?"
 
 
 def test_rm_asks_and_removes(settings: Settings) -> None:
@@ -119,8 +147,7 @@ def test_doctor_names_the_command_that_mends_each_failure(tmp_path: Path) -> Non
     tools.mkdir()
     (tools / "git").symlink_to(shutil.which("git") or "git")
     result = edgellm("doctor", "--json", env={"PATH": str(tools)})
-    assert result.returncode == 1
-    report = json.loads(result.stdout)
+    report = data(result, code=1)
     failed = {check["name"]: check["fix"] for check in report["checks"] if not check["ok"]}
     assert {"compiler", "make", "engine", "answer"} <= set(failed) and all(failed.values())
     assert failed["engine"] == "edgellm engine build" and "install" in failed["compiler"]
@@ -128,10 +155,9 @@ def test_doctor_names_the_command_that_mends_each_failure(tmp_path: Path) -> Non
 
 @pytest.mark.engine
 @pytest.mark.model
-def test_doctor_passes_on_what_the_failed_answer_advises(with_engine: Settings) -> None:
-    result = edgellm("doctor", "--json", env={"EDGELLM_CTX_SIZE": "9000"})
-    answer = json.loads(result.stdout)["checks"][-1]
-    assert result.returncode == 1 and answer["name"] == "answer" and answer["fix"] == "--ctx-size 8192"
+def test_doctor_asks_without_the_options_of_the_user(with_engine: Settings) -> None:
+    answer = data(edgellm("doctor", "--json", env={"EDGELLM_CTX_SIZE": "9000"}))["checks"][-1]
+    assert answer["name"] == "answer" and "Paris" in answer["detail"]
 
 
 def test_a_broken_user_recipe_is_one_error(settings: Settings) -> None:
@@ -194,3 +220,69 @@ def test_errors_follow_json_from_the_environment_and_debug_shows_tracebacks() ->
     command = [sys.executable, "-m", "edgellm", "show", "nosuch"]
     debugged = subprocess.run(command, capture_output=True, env={**os.environ, "EDGELLM_DEBUG": "1"}, check=False)
     assert b"Traceback" in debugged.stderr
+
+
+def test_every_line_of_the_help_fits() -> None:
+    listed = edgellm("--help", env={"COLUMNS": "80"}).stdout
+    assert "..." not in listed.partition("Commands:")[2]
+    assert [line.split()[0] for line in listed.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()] == [
+        name for name, verb in VERBS.items() if not (isinstance(verb, Verb) and verb.hidden)
+    ]
+
+
+def test_verbs_import_at_the_top() -> None:
+    """A verb's module is only imported when the verb runs: nothing is left to put off."""
+    for verb in commands().values():
+        path = Path(edgellm_package.__file__ or "").parent / "commands" / f"{verb.place.partition(':')[0]}.py"
+        nested = [
+            node
+            for function in ast.walk(ast.parse(path.read_text()))
+            if isinstance(function, ast.FunctionDef)
+            for node in ast.walk(function)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        assert not nested, path
+
+
+def test_a_shell_completes_verbs_and_options() -> None:
+    def completed(line: str) -> list[str]:
+        words = line.split(" ")
+        env = {"_EDGELLM_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+        command = [sys.executable, "-c", "from edgellm.cli import app; app(prog_name='edgellm')"]
+        result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, check=False)
+        return result.stdout.split()
+
+    assert completed("edgellm pu") == ["pull"] and completed("edgellm chats s") == ["show", "search"]
+    assert completed("edgellm run --typ") == ["--typical-p"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command", "words"),
+    [
+        (["list", "--nonsense", "--json"], "list", "no such option: --nonsense"),
+        (["--json", "pul"], None, "no such option: --json"),
+        (["pul", "--json"], None, "no such command 'pul'"),
+        (["chats", "shw", "--json"], "chats", "no such command 'shw'"),
+        (["chats", "list", "-n", "x", "--json"], "chats ls", "invalid value for '--limit'"),
+        (["run", "--json"], "run", "missing argument 'model'"),
+        (["run", "--json", "smollm2", "hi", "--temp", "99"], "run", "less than or equal to 5"),
+        (["completion", "--json", "tcsh"], "completion", "invalid value for 'shell'"),
+    ],
+)
+def test_what_the_parser_refuses_is_a_json_error_too(arguments: list[str], command: str | None, words: str) -> None:
+    result = edgellm(*arguments)
+    assert result.returncode == 2 and words in error(result)["what"] and error(result)["code"] == "usage"
+    assert json.loads(result.stderr)["command"] == command
+    assert error(result)["try"] == " ".join(["edgellm", *([command] if command else []), "--help"])
+
+
+def test_the_environment_asks_for_json_as_well() -> None:
+    result = edgellm("chats", env={"EDGELLM_JSON": "1"})
+    assert result.returncode == 2 and error(result)["what"] == "missing command"
+    literal = edgellm("list", "--", "--json")
+    assert literal.returncode == 2 and literal.stderr.startswith("error: ")
+
+
+def test_completion_in_json() -> None:
+    script = data(edgellm("completion", "fish", "--json"))
+    assert script["shell"] == "fish" and script["script"] == edgellm("completion", "fish").stdout.rstrip("\n")

@@ -1,4 +1,4 @@
-"""BitNet models with random weights in GGUF files, shaped and named like the published ones.
+"""Writes BitNet models with random weights to GGUF files, with the shapes and names of the published ones.
 
     python tests/engine/bitnet_file.py --vocab TREE/models/ggml-vocab-llama-bpe.gguf -o bitnet-2b-4t.gguf
 
@@ -29,7 +29,7 @@ Keys = Mapping[str, Scalar | Sequence[Scalar]]
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers that a BitNet is made of; `seed` gives its weights."""
+    """The dimensions of a BitNet; `seed` determines its weights."""
 
     n_layers: int
     width: int
@@ -52,20 +52,20 @@ BITNET_2B_4T = Shape(n_layers=30, width=2560, ffn=6912, n_heads=20, n_kv_heads=5
 
 @dataclass(frozen=True)
 class Ternary:
-    """A matrix of codes -1, 0, +1, shaped [rows, columns], and the scale that multiplies all of them."""
+    """A matrix of codes -1, 0, +1, shaped [rows, columns], and the scale of all of them."""
 
     codes: npt.NDArray[np.int8]
     scale: np.float32
 
     def i2_s(self) -> bytes:
-        """The tensor's bytes: codes, scale, and padding that nobody may rely on."""
+        """The tensor's bytes: codes, scale, and padding with arbitrary content."""
         q = (self.codes + 1).astype(np.uint8).reshape(-1, 4, 32)
         codes = q[:, 0] << 6 | q[:, 1] << 4 | q[:, 2] << 2 | q[:, 3]
         return codes.tobytes() + self.scale.astype("<f4").tobytes() + b"\xff" * 28
 
 
 class Tensor(NamedTuple):
-    """A tensor to be: its shape in numpy order, its type, and how to come by its value."""
+    """A tensor to write: its shape in numpy order, its type, and a function that makes its value."""
 
     name: str
     shape: tuple[int, ...]
@@ -74,7 +74,7 @@ class Tensor(NamedTuple):
 
 
 def tensors(shape: Shape) -> Iterator[Tensor]:
-    """All tensors of the model; every value has its own random numbers, so they may be made in any order."""
+    """All tensors of the model; each has its own random generator, so they can be made in any order."""
 
     def rng(name: str) -> np.random.Generator:
         return np.random.default_rng([shape.seed, zlib.crc32(name.encode())])
@@ -83,7 +83,7 @@ def tensors(shape: Shape) -> Iterator[Tensor]:
         return Tensor(name, (length,), "F32", lambda: rng(name).uniform(0.5, 1.5, length).astype(np.float32))
 
     def ternary(name: str, rows: int, columns: int) -> Tensor:
-        # the scale keeps the size of activations, and is no float16
+        # the scale keeps activations at their size, and is not a float16 number
         scale = np.float32(rng(name + ".scale").uniform(0.8, 1.2) / np.sqrt(columns * 2 / 3))
         return Tensor(
             name, (rows, columns), "I2_S", lambda: Ternary(rng(name).integers(-1, 2, (rows, columns), np.int8), scale)
@@ -91,7 +91,7 @@ def tensors(shape: Shape) -> Iterator[Tensor]:
 
     def embedding() -> Array:
         values = rng("token_embd.weight").standard_normal((shape.vocab, shape.width), np.float32)
-        values *= np.float32(2 / np.sqrt(shape.width))  # it is the head too: logits of a moderate size
+        values *= np.float32(2 / np.sqrt(shape.width))  # it is also the head: keeps logits moderate
         return values.astype(np.float16)
 
     width, ffn, kv_width = shape.width, shape.ffn, shape.head_size * shape.n_kv_heads
@@ -117,7 +117,7 @@ def weights(shape: Shape) -> dict[str, Array | Ternary]:
 
 
 def metadata(shape: Shape, architecture: str = "bitnet-b1.58") -> dict[str, Scalar]:
-    """The keys of bitnet.cpp's files, without a vocabulary."""
+    """The metadata keys of bitnet.cpp's files, without a vocabulary."""
     own: dict[str, Scalar] = {
         "context_length": 4096,
         "embedding_length": shape.width,
@@ -135,7 +135,7 @@ def metadata(shape: Shape, architecture: str = "bitnet-b1.58") -> dict[str, Scal
 
 
 def small_bpe(n_tokens: int) -> Keys:
-    """A byte-level BPE that joins the digits 1, 2, 3 and 4 to one token, if the pre-tokenizer leaves them together."""
+    """A byte-level BPE that merges 1, 2, 3 and 4 to one token, if the pre-tokenizer keeps them together."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     characters = {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}

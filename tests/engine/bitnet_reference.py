@@ -1,8 +1,8 @@
-"""BitNet b1.58 in plain numpy, straight from its description: what the engine is held against.
+"""BitNet b1.58 in plain numpy, written from its description: the reference for the engine.
 
     logits = forward(TINY, weights(TINY), tokens)     # float32 [tokens, vocabulary]
 
-Every ternary product quantises its activations to int8 per token and sums in integers, as the model was trained.
+Every ternary product quantizes its activations to int8 per token and sums integers, as in training.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def ternary_product(matrix: Ternary, x: Floats) -> Floats:
-    """x [tokens, columns] times the matrix [rows, columns], to [tokens, rows]; float32 operation by operation."""
+    """Multiply x [tokens, columns] by the matrix [rows, columns] to [tokens, rows], in float32 step by step."""
     s = np.float32(127) / np.maximum(np.abs(x).max(axis=-1, keepdims=True), np.float32(1e-5))
     q = np.clip(np.rint(x * s), -128, 127).astype(np.float64)
     sums = q @ matrix.codes.T.astype(np.float64)  # integers far below 2^53: exact in any order
@@ -35,7 +35,7 @@ def forward(shape: Shape, tensors: Mapping[str, Array | Ternary], tokens: npt.ND
         return ternary_product(matrix, x)
 
     def norm(x: Floats, name: str) -> Floats:
-        # a last bit more or less here turns a tie of int8 rounding, and that moves logits by per cents
+        # a difference in the last bit here flips a tie in int8 rounding, which changes logits by per cents
         mean = (x * x).mean(axis=-1, keepdims=True, dtype=np.float64).astype(np.float32)
         return x * (1 / np.sqrt(mean + np.float32(shape.eps))) * array(name)
 

@@ -1,4 +1,4 @@
-"""Logits of a whole sequence from the engine, with a float32 KV cache and the ways of loading that tests compare.
+"""Returns the engine's logits of a whole sequence, with a float32 KV cache and various ways of loading.
 
 logits(llama, path, [1, 2, 3], use_mmap=False)      # float32 [tokens, vocabulary]
 """

@@ -1,4 +1,4 @@
-"""One matrix product through the engine's ggml, without a model around it.
+"""Computes a single product with the engine's ggml, without a model.
 
 ggml = Ggml(engine_lib_dir)
 y = ggml.product(I2_S, data, (columns, rows), x, n_threads=2)
@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.engine.installed import library_path
+from edgellm.engine.builds.installed import library_path
 
-F32, F16 = 0, 1
+F32, F16, I32 = 0, 1, 26
 Floats = npt.NDArray[np.float32]
 Halfs = npt.NDArray[np.float16]
+Ids = npt.NDArray[np.int32]
 
 SIGNATURES = {
     "ggml_free": (None, [c_void_p]),
@@ -27,6 +28,7 @@ SIGNATURES = {
     "ggml_mul_mat": (c_void_p, [c_void_p, c_void_p, c_void_p]),
     "ggml_mul_mat_id": (c_void_p, [c_void_p, c_void_p, c_void_p, c_void_p]),
     "ggml_flash_attn_ext": (c_void_p, [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_float, c_float, c_float]),
+    "ggml_flash_attn_ext_add_sinks": (None, [c_void_p, c_void_p]),
     "ggml_get_rows": (c_void_p, [c_void_p, c_void_p, c_void_p]),
     "ggml_cast": (c_void_p, [c_void_p, c_void_p, c_int]),
     "ggml_dup": (c_void_p, [c_void_p, c_void_p]),
@@ -46,6 +48,7 @@ SIGNATURES = {
     "ggml_backend_tensor_set": (None, [c_void_p, c_void_p, c_size_t, c_size_t]),
     "ggml_backend_buffer_free": (None, [c_void_p]),
     "edgellm_kernels": (c_char_p, []),
+    "edgellm_keep_packed": (None, [c_char_p, c_char_p]),
     "i2_s_dequantize": (None, [c_void_p, c_float, POINTER(c_float), c_int64]),
 }
 
@@ -67,16 +70,16 @@ class Ggml:
         self.ggml_init.restype, self.ggml_init.argtypes = c_void_p, [InitParams]
 
     def context(self, size: int = 1 << 20, *, no_alloc: bool = False) -> c_void_p:
-        """Memory for tensors, or with `no_alloc` for their headers alone; the caller frees it."""
+        """Return memory for tensors, or with `no_alloc` only for their headers; the caller frees it."""
         return c_void_p(self.ggml_init(InitParams(size, None, no_alloc)))
 
     def supports(self, op: c_void_p) -> bool:
-        """Whether the CPU says that it can compute this node."""
+        """Whether the CPU backend reports that it can compute this node."""
         device = self.ggml_backend_reg_dev_get(self.ggml_backend_cpu_reg(), 0)
         return bool(self.ggml_backend_dev_supports_op(device, op))
 
     def buffer_type(self, name: bytes) -> c_void_p | None:
-        """The extra buffer type of the CPU that has this name."""
+        """Return the CPU's extra buffer type with this name."""
         registry = self.ggml_backend_cpu_reg()
         address = self.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
         extra = ctypes.CFUNCTYPE(POINTER(c_void_p), c_void_p)(address)(self.ggml_backend_reg_dev_get(registry, 0))
@@ -87,7 +90,7 @@ class Ggml:
     def repacked_product(
         self, type_id: int, data: bytes, ne: tuple[int, int], x: Floats, *, n_threads: int = 1
     ) -> Floats:
-        """As `product`, with the weights in the buffer type of our kernels, into which they are repacked."""
+        """Like `product`, but with the weights repacked into the buffer type of our kernels."""
         type_ = self.buffer_type(b"CPU_TERNARY")
         assert type_ is not None
         headers = self.context(no_alloc=True)
@@ -103,6 +106,43 @@ class Ggml:
         self.ggml_free(headers)
         return y
 
+    def expert_product(
+        self,
+        type_id: int,
+        data: bytes,
+        ne: tuple[int, int, int],
+        x: Floats,
+        ids: Ids,
+        *,
+        packed: bool,
+        n_threads: int = 1,
+    ) -> Floats:
+        """Multiply x [tokens, 1 or slots, columns] by the experts that ids [tokens, slots] name, of `ne` (columns,
+        rows, experts), to [tokens, slots, rows]; `packed` for our kernels, otherwise upstream's.
+        """
+        headers = self.context(no_alloc=True)
+        weights = self.ggml_new_tensor_3d(headers, type_id, *ne)
+        context = self.context(len(data) + 4 * x.nbytes + 12 * ids.size * ne[1] + 8 * ids.nbytes * ne[2] + (1 << 23))
+        buffer = None
+        if packed:
+            type_ = self.buffer_type(b"CPU_TERNARY")
+            buffer = self.ggml_backend_alloc_ctx_tensors_from_buft(headers, type_)
+            self.ggml_backend_tensor_set(weights, data, 0, len(data))
+        else:
+            weights = self.ggml_new_tensor_3d(context, type_id, *ne)
+            ctypes.memmove(self.ggml_get_data(weights), data, len(data))
+        activations = self.ggml_new_tensor_3d(context, F32, *x.shape[::-1])
+        ctypes.memmove(self.ggml_get_data(activations), x.tobytes(), x.nbytes)
+        chosen = self.ggml_new_tensor_2d(context, I32, *ids.shape[::-1])
+        ctypes.memmove(self.ggml_get_data(chosen), ids.tobytes(), ids.nbytes)
+        result = self.ggml_mul_mat_id(context, weights, activations, chosen)
+        y = self._compute(context, result, (ids.size, ne[1]), n_threads)
+        self.ggml_free(context)
+        if buffer is not None:
+            self.ggml_backend_buffer_free(buffer)
+        self.ggml_free(headers)
+        return y.reshape(*ids.shape, ne[1])
+
     def product(
         self,
         type_id: int,
@@ -113,7 +153,7 @@ class Ggml:
         n_threads: int = 1,
         rows: slice | None = None,
     ) -> Floats:
-        """x [tokens, columns] times a tensor of `ne` (columns, rows), or times some of its rows, to [tokens, rows]."""
+        """Multiply x [tokens, columns] by a tensor of `ne` (columns, rows), or by some of its rows."""
         context = self.context(len(data) + 2 * x.nbytes + 8 * len(x) * ne[1] + (1 << 22))
         weights = self.ggml_new_tensor_2d(context, type_id, *ne)
         assert self.ggml_nbytes(weights) == len(data)
@@ -131,9 +171,20 @@ class Ggml:
         return y
 
     def attention(
-        self, q: Floats, k: Halfs, v: Halfs, mask: Halfs | None, *, max_bias: float = 0, n_threads: int = 2
+        self,
+        q: Floats,
+        k: Halfs,
+        v: Halfs,
+        mask: Halfs | None,
+        *,
+        max_bias: float = 0,
+        softcap: float = 0,
+        sinks: Floats | None = None,
+        n_threads: int = 2,
     ) -> Floats:
-        """Attention of q [heads, tokens, size] over k and v [heads of keys, keys, size], mask [tokens, keys]."""
+        """Return the attention of q [heads, tokens, size] over k and v [kv heads, keys, size], mask [tokens, keys],
+        sinks [heads].
+        """
         context = self.context(4 * (q.nbytes + k.nbytes + v.nbytes) + (1 << 24))
 
         def tensor(values: npt.NDArray[np.generic], type_id: int) -> c_void_p:
@@ -144,7 +195,9 @@ class Ggml:
         heads, tokens, size = q.shape
         masks = None if mask is None else tensor(mask[None], F16)
         values = tensor(q, F32), tensor(k, F16), tensor(v, F16), masks
-        result = self.ggml_flash_attn_ext(context, *values, size**-0.5, max_bias, 0.0)
+        result = self.ggml_flash_attn_ext(context, *values, size**-0.5, max_bias, softcap)
+        if sinks is not None:
+            self.ggml_flash_attn_ext_add_sinks(result, tensor(sinks[None, None], F32))
         y = self._compute(context, result, (tokens, heads * size), n_threads)
         self.ggml_free(context)
         return y

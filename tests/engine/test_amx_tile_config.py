@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.engine.installed import InstalledEngine
-from edgellm.engine.source import SourceTree
+from edgellm.engine.builds.installed import InstalledEngine
+from edgellm.engine.builds.source import SourceTree
 from edgellm.machine.cpu import detect
 
 # palette 1, start row 0, 14 reserved bytes, 16 column widths in bytes (uint16), 16 row counts (uint8).

@@ -1,4 +1,4 @@
-"""A file of the shape of BitNet b1.58 2B-4T, as bitnet.cpp writes it, in the bindings and in the stock tools: long."""
+"""Slow tests of a file with the shape of BitNet b1.58 2B-4T, in bitnet.cpp's format, in the bindings and the tools."""
 
 import json
 import re
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgellm.engine.base import Sampling
 from edgellm.engine.llama import LlamaEngine
+from edgellm.engine.sampling import Sampling
 from edgellm.formats.gguf_file import GGUFFile
 from edgellm.measure.sample import SHIPPED
 from tests.engine.bitnet_file import BITNET_2B_4T, metadata, tensors, write
@@ -70,7 +70,7 @@ def test_llama_bench(tools: Path, bitnet: Path) -> None:
 def test_llama_perplexity(tools: Path, bitnet: Path) -> None:
     common = ["-m", bitnet, "-f", SHIPPED, "-c", 64, "-b", 64, "--chunks", 1, "-t", 2]
     found = re.search(r"PPL = ([\d.]+)", run([tools / "llama-perplexity", *common]).stderr)
-    # Random weights know nothing: about as bad as the 128,256 tokens of the vocabulary allow.
+    # Random weights know nothing, so the perplexity is close to the vocabulary's 128,256 tokens.
     assert found is not None and 10_000 < float(found[1]) < 10_000_000
 
 

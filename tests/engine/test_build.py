@@ -1,4 +1,4 @@
-"""The build, run for real on an upstream of a few files: what it makes, and every way it can be stopped."""
+"""The build, run for real on an upstream of a few files: its results, and every way to interrupt it."""
 
 import os
 import random
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.engine.build import TOOLS, build, library_path
-from edgellm.engine.installed import find, require
-from edgellm.engine.patches import PatchStack
+from edgellm.engine.builds.builder import TOOLS, build, library_path
+from edgellm.engine.builds.installed import find, require
+from edgellm.engine.builds.patches import PatchStack
 from edgellm.errors import (
     BuildFailed,
     ChecksumMismatch,
@@ -30,7 +30,7 @@ from tests.engine import tiny_upstream
 
 
 def prepared(tmp_path: Path, settings: Settings, **changes: str) -> PatchStack:
-    """The stack of a tiny upstream whose archive is already downloaded."""
+    """Return the patch stack of a tiny upstream whose archive is already downloaded."""
     patches, archive = tiny_upstream.make(tmp_path, **changes)
     settings.downloads.mkdir(parents=True, exist_ok=True)
     shutil.copy(archive, settings.downloads)
@@ -167,16 +167,16 @@ def test_no_compiler(tmp_path: Path, settings: Settings, monkeypatch: pytest.Mon
 
 def test_too_little_disk(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = prepared(tmp_path, settings)
-    monkeypatch.setattr("edgellm.engine.build.BUILD_SPACE", 1 << 60)
+    monkeypatch.setattr("edgellm.engine.builds.builder.BUILD_SPACE", 1 << 60)
     with pytest.raises(DiskFull, match="is free on the disk"):
         build(settings, stack)
 
 
-def test_a_disk_that_fills_up_is_told_from_an_error_in_the_code(
+def test_a_disk_that_fills_up_is_distinguished_from_an_error_in_the_code(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack = prepared(tmp_path, settings, slow="int slow() { return nonsense; }\n")
-    monkeypatch.setattr("edgellm.engine.cmake.FULL_DISK", 1 << 60)
+    monkeypatch.setattr("edgellm.engine.builds.cmake.FULL_DISK", 1 << 60)
     with pytest.raises(DiskFull, match="full while building the libraries"):
         build(settings, stack)
     assert nothing_is_installed(settings)
@@ -186,11 +186,11 @@ def test_a_disk_that_fills_up_is_told_from_an_error_in_the_code(
 def test_killed_in_the_middle_the_next_build_waits_for_the_orphans_and_goes_on(
     kills: int, tmp_path: Path, settings: Settings
 ) -> None:
-    # A source that takes a while to compile, so that a kill lands inside the compiler's run.
+    # A source that compiles slowly, so that the kill hits while the compiler runs.
     slow = '#include <regex>\nint slow() { return std::regex_search("aab", std::regex("a+b")); }\n'
     stack = prepared(tmp_path, settings, slow=slow)
     code = (
-        "from edgellm.engine.build import build; from edgellm.engine.patches import PatchStack;"
+        "from edgellm.engine.builds.builder import build; from edgellm.engine.builds.patches import PatchStack;"
         "from edgellm.settings import Settings; from pathlib import Path; import sys;"
         "build(Settings.from_environment(), PatchStack.load(Path(sys.argv[1])), clean=True,"
         " report=lambda p: print(p.stage, flush=True))"

@@ -1,4 +1,4 @@
-"""The check that a bump of the pin is followed by: files that use std::chrono without including it."""
+"""The check to run after updating the pin: files that use std::chrono without including <chrono>."""
 
 import subprocess
 import sys
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.engine.chrono_check import find, uses_chrono_without_include
-from edgellm.engine.source import SourceTree
+from edgellm.engine.builds.chrono_check import find, uses_chrono_without_include
+from edgellm.engine.builds.source import SourceTree
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_lists_files_of_a_tree_and_leaves_third_parties_out(tmp_path: Path) -> N
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(use)
     assert [path.as_posix() for path in find(tmp_path)] == ["common/log.cpp", "tools/cli.h"]
-    command = [sys.executable, "-m", "edgellm.engine.chrono_check", str(tmp_path)]
+    command = [sys.executable, "-m", "edgellm.engine.builds.chrono_check", str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout.split()) == (1, ["common/log.cpp", "tools/cli.h"])
 

@@ -1,4 +1,4 @@
-"""Vectors of texts: the same alone and together, and those of plain numpy; and in a batch."""
+"""Vectors of texts equal those of plain numpy, whether computed alone, together or in a batch job."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ import pytest
 from edgellm.engine.llama import LlamaEngine, LlamaModel
 from edgellm.errors import UnsupportedModel
 from edgellm.settings import Settings
-from edgellm.weights.converter import convert
+from edgellm.weights.convert.converter import convert
 from tests.weights import checkpoint_maker as make
 from tests.weights.numpy_models import bert_vector
 
@@ -61,7 +61,7 @@ def test_a_model_that_generates_is_no_embedder(llama: LlamaEngine, smollm2: Path
 def test_a_batch_of_embeddings(tmp_path: Path, with_engine: Settings, made: tuple[Path, make.Made]) -> None:
     bodies = [
         {"input": "the cat"}, {"input": ["the cat", "hello world"], "encoding_format": "base64"},
-        {"input": [[1, 2], [3]]}, {"input": "cat " * 600}, {"input": [10**6]},
+        {"input": [[1, 2], [3]], "token_ids": True}, {"input": "cat " * 600}, {"input": [10**6], "token_ids": True},
     ]  # fmt: skip
     lines = [{"custom_id": str(n), "url": "/v1/embeddings", "body": body} for n, body in enumerate(bodies)]
     lines.append({"custom_id": "x", "url": "/v1/completions", "body": {"prompt": "hi"}})

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgellm.engine.installed import InstalledEngine
+from edgellm.engine.builds.installed import InstalledEngine
 from edgellm.engine.quantize import Quantizer
 from edgellm.formats.quant_types import named_type
 from tests.engine.ggml_graph import Ggml

@@ -1,4 +1,4 @@
-"""BitNet files as bitnet.cpp writes them: they load as they are and compute what the reference computes."""
+"""BitNet files in bitnet.cpp's format load unchanged, and compute what the reference computes."""
 
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def tokenize(llama: LlamaEngine, path: Path, text: str) -> list[bytes]:
 
 
 def test_the_missing_pre_tokenizer_is_llama_3s(llama: LlamaEngine, tiny: Path) -> None:
-    # Llama 3 parts digits in threes; the default of files without the key would keep 1234 together.
+    # Llama 3 splits digits in threes; the default for files without the key would keep 1234 together.
     assert tokenize(llama, tiny, "1234") == [b"123", b"4"]
 
 
@@ -153,7 +153,7 @@ def test_a_file_that_ends_in_the_scale_is_refused(llama: LlamaEngine, tmp_path: 
 
 
 def quantize(llama: LlamaEngine, source: Path, target: Path, **options: int | bool) -> str:
-    """Run the engine's own quantizer; returns what it said if it failed, and nothing if not."""
+    """Run the engine's own quantizer; return its log if it fails, and "" if it succeeds."""
     parameters = llama._c.llama_model_quantize_default_params()
     for name, value in options.items():
         setattr(parameters, name, value)

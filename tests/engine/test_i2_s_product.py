@@ -1,4 +1,4 @@
-"""Products with I2_S weights through ggml itself, without a model: exact, at any size, and nothing but products."""
+"""Products with I2_S weights in ggml, without a model: exact at any size, and no other operation is offered."""
 
 import ctypes
 from pathlib import Path

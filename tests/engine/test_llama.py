@@ -1,6 +1,7 @@
-"""The real engine: that it is ours, that it refuses what it must, and that it computes what it should."""
+"""The real engine: it is ours, it refuses what it must, and it computes correctly."""
 
 import gc
+import re
 import shutil
 import subprocess
 import sys
@@ -12,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgellm.engine.base import Sampling
-from edgellm.engine.build import library_path
-from edgellm.engine.installed import InstalledEngine
+from edgellm.engine.builds.builder import library_path
+from edgellm.engine.builds.installed import InstalledEngine
+from edgellm.engine.builds.patches import PatchStack
 from edgellm.engine.llama import LlamaEngine, LlamaModel
-from edgellm.engine.patches import PatchStack
+from edgellm.engine.sampling import Sampling
 from edgellm.errors import EngineError, UnsupportedModel
 from tests.engine.tiny_models import write_bitnet
 
@@ -44,7 +45,7 @@ def test_the_loaded_library_carries_our_stamp(llama: LlamaEngine, stack: PatchSt
 
 
 def test_a_stock_library_is_refused(engine: InstalledEngine, tmp_path: Path) -> None:
-    """The same bindings over a library that has everything but our stamp."""
+    """The same bindings are loaded over a library that has everything except our stamp."""
     stock = tmp_path / "engine"
     shutil.copytree(engine.directory, stock, symlinks=True)
     library = library_path(stock / "lib", "llama").resolve()
@@ -52,7 +53,7 @@ def test_a_stock_library_is_refused(engine: InstalledEngine, tmp_path: Path) -> 
     assert b"edgellm_stamp" in data
     library.write_bytes(data.replace(b"edgellm_stamp", b"nothing_stamp"))
     code = (
-        "import sys; from pathlib import Path; from edgellm.engine.installed import load;"
+        "import sys; from pathlib import Path; from edgellm.engine.builds.installed import load;"
         "from edgellm.engine.llama import LlamaEngine; LlamaEngine(load(Path(sys.argv[1])))"
     )
     result = subprocess.run([sys.executable, "-c", code, str(stock)], capture_output=True, text=True, check=False)
@@ -65,7 +66,7 @@ def test_a_library_that_does_not_load_is_an_engine_error(engine: InstalledEngine
     shutil.copytree(engine.directory, broken, symlinks=True)
     library_path(broken / "lib", "llama").resolve().write_bytes(b"not a library")
     code = (
-        "import sys; from pathlib import Path; from edgellm.engine.installed import load;"
+        "import sys; from pathlib import Path; from edgellm.engine.builds.installed import load;"
         "from edgellm.engine.llama import LlamaEngine; LlamaEngine(load(Path(sys.argv[1])))"
     )
     result = subprocess.run([sys.executable, "-c", code, str(broken)], capture_output=True, text=True, check=False)
@@ -73,7 +74,7 @@ def test_a_library_that_does_not_load_is_an_engine_error(engine: InstalledEngine
 
 
 def test_bitnet_reads_its_activation_from_the_file(llama: LlamaEngine, vocabularies: Path, tmp_path: Path) -> None:
-    """Upstream ignores the key: a stock engine gives the same logits for all of these."""
+    """Upstream ignores the key, so a stock engine returns the same logits for all of these."""
     logits = {}
     for name, hidden_act in (("default", None), ("silu", "silu"), ("relu2", "relu2")):
         model = llama.load(write_bitnet(tmp_path / f"{name}.gguf", vocabularies, hidden_act=hidden_act))
@@ -100,7 +101,7 @@ def test_an_unknown_architecture_is_named(llama: LlamaEngine, vocabularies: Path
 
 
 def test_a_long_q4_1_prompt_runs(smol: LlamaModel) -> None:
-    """Enough columns for the matrix kernels: this is what died with SIGILL on AMX machines."""
+    """The prompt is long enough for the matrix kernels, which once died with SIGILL on AMX machines."""
     tokens = smol.tokenize("The quick brown fox jumps over the lazy dog. " * 12)
     assert len(tokens) > 100
     context = smol.open_context(n_ctx=256, n_batch=256, n_threads=2)
@@ -119,6 +120,33 @@ def test_cutting_and_filling_up_again_gives_the_same_logits(smol: LlamaModel) ->
     after = context.logits()
     context.close()
     assert float(np.max(np.abs(before - after))) < 0.05 * float(np.std(before))
+
+
+def test_threads_for_prompts_and_flash_attention_are_the_engines_own(llama: LlamaEngine, smol: LlamaModel) -> None:
+    tokens = smol.tokenize("One two three four five")
+    rows = []
+    for flash_attention, said in ((None, "auto"), (True, "enabled"), (False, "disabled")):
+        with llama.transcript() as log:
+            context = smol.open_context(
+                n_ctx=256, n_batch=64, n_threads=1, n_threads_batch=2, flash_attention=flash_attention
+            )
+        assert re.search(rf"flash_attn += {said}", "".join(log))
+        c, pointer = llama.bindings, context._pointer
+        assert (c.llama_n_threads(pointer), c.llama_n_threads_batch(pointer)) == (1, 2)
+        context.decode(tokens)
+        rows.append(context.logits())
+        context.close()
+    automatic, on, off = rows
+    assert np.array_equal(automatic, on) and not np.array_equal(on, off)
+    assert np.abs(on - off).max() < 2 and on.argmax() == off.argmax()
+    sequences = smol.open_sequences(n_seq=2, n_ctx=64, n_batch=64, n_threads=2, n_threads_batch=1)
+    assert (c.llama_n_threads(sequences._pointer), c.llama_n_threads_batch(sequences._pointer)) == (2, 1)
+    sequences.close()
+    with llama.transcript() as log:  # a quantized cache cannot do without
+        smol.open_context(
+            n_ctx=256, n_batch=64, n_threads=1, type_k="Q8_0", type_v="Q8_0", flash_attention=False
+        ).close()
+    assert re.search("flash_attn += enabled", "".join(log))
 
 
 def test_sampling_with_a_seed_repeats_and_without_it_varies(smol: LlamaModel) -> None:
@@ -171,7 +199,7 @@ def test_too_many_tokens_at_once_is_a_bug_and_says_so(smol: LlamaModel) -> None:
 def test_a_full_context_is_an_engine_error(smol: LlamaModel) -> None:
     context = smol.open_context(n_ctx=256, n_batch=256, n_threads=1)
     context.decode([5] * 256)
-    with pytest.raises(EngineError, match="failed while computing") as caught:
+    with pytest.raises(EngineError, match="the computation failed") as caught:
         context.decode([5])
     assert caught.value.why == "the context is full"
     context.close()
@@ -180,7 +208,7 @@ def test_a_full_context_is_an_engine_error(smol: LlamaModel) -> None:
 def test_an_engine_that_is_gone_is_never_called_back(
     llama: LlamaEngine, engine: InstalledEngine, tmp_path: Path
 ) -> None:
-    """The library keeps one address for its messages, whoever gave it."""
+    """The library keeps a single address for its log callback, whichever engine registered it."""
     other = LlamaEngine(engine)
     del other
     gc.collect()

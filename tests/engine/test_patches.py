@@ -1,4 +1,4 @@
-"""The patch stack: its own rules, held for every patch that is in the series."""
+"""The rules of the patch stack, checked for every patch in the series."""
 
 import re
 import shutil
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.engine.patches import NATIVE, REASONS, Patch, PatchStack
-from edgellm.engine.source import SourceTree
+from edgellm.engine.builds.patches import NATIVE, REASONS, Patch, PatchStack
+from edgellm.engine.builds.source import SourceTree
 from edgellm.errors import PatchFailed
 
 

@@ -1,4 +1,4 @@
-"""Patterns of schemas: what is rewritten matches the JSON texts of the same strings, and only those."""
+"""Rewritten patterns of schemas match the JSON texts of the same strings, and only those."""
 
 import json
 import re
@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgellm.engine.patterns import (
+from edgellm.engine.grammar.patterns import (
     PatternInvalid,
     PatternUnsupported,
-    check_limits,
-    rewritten,
-    with_rewritten_patterns,
+    as_grammar,
+    rewrite,
 )
 
 CHARACTERS = 'ab19_- ."\\/\n\té{}[]()|^$*+?,'
@@ -38,7 +37,7 @@ ANCHORS = st.booleans(), st.booleans()
 @given(BODIES, *ANCHORS, st.lists(st.text(CHARACTERS, max_size=6), min_size=5, max_size=5))
 def test_the_same_strings_match(body: str, begins: bool, ends: bool, texts: list[str]) -> None:
     pattern = f"{'^' * begins}{body}{'$' * ends}"
-    new = re.compile(rewritten(pattern))
+    new = re.compile(rewrite(pattern))
     # Python's `$` also matches before a line's end.
     old = re.compile("^" * begins + body + r"\Z" * ends, re.ASCII)
     for text in texts:
@@ -65,7 +64,7 @@ def test_the_same_strings_match(body: str, begins: bool, ends: bool, texts: list
     ],
 )
 def test_what_matches(pattern: str, matches: list[str], others: list[str]) -> None:
-    new = re.compile(rewritten(pattern))
+    new = re.compile(rewrite(pattern))
     assert all(map(new.fullmatch, matches)) and not any(map(new.fullmatch, others)), new.pattern
 
 
@@ -75,9 +74,7 @@ def test_what_matches(pattern: str, matches: list[str], others: list[str]) -> No
 )
 def test_what_is_wrong(pattern: str) -> None:
     with pytest.raises(PatternInvalid):
-        rewritten(pattern)
-    with pytest.raises(PatternInvalid):
-        check_limits({"properties": {"code": {"anyOf": [{"type": "string", "pattern": pattern}]}}})
+        rewrite(pattern)
 
 
 @pytest.mark.parametrize(
@@ -87,24 +84,16 @@ def test_what_is_wrong(pattern: str) -> None:
 )  # fmt: skip
 def test_what_no_grammar_says(pattern: str) -> None:
     with pytest.raises(PatternUnsupported):
-        rewritten(pattern)
-    check_limits({"pattern": pattern})
+        rewrite(pattern)
 
 
-def test_only_patterns_of_schemas_are_rewritten() -> None:
-    data = {"pattern": "^a{3,1}$"}
-    schema = {"properties": {"pattern": {"pattern": "^a$"}}, "enum": [data], "default": data, "required": ["pattern"]}
-    assert with_rewritten_patterns(schema) == {**schema, "properties": {"pattern": {"pattern": r"^([\x61])$"}}}
-    assert schema["properties"] == {"pattern": {"pattern": "^a$"}}
+def test_a_repeated_group_is_a_rule_of_its_own() -> None:
+    rules: list[str] = []
 
+    def add(body: str) -> str:
+        rules.append(body)
+        return f"rule-{len(rules)}"
 
-@pytest.mark.parametrize("name", ["default", "enum", "pattern", "properties"])
-def test_a_property_may_have_a_keywords_name(name: str) -> None:
-    with pytest.raises(PatternInvalid):
-        check_limits({"properties": {name: {"type": "string", "pattern": "^a{3,1}$"}}})
-
-
-@pytest.mark.parametrize("name", ["Length", "Items"])
-def test_limits_that_exclude_each_other(name: str) -> None:
-    with pytest.raises(PatternInvalid, match=f"min{name} 3 and max{name} 1"):
-        check_limits([{"items": {f"min{name}": 3, f"max{name}": 1}}])
+    assert as_grammar("^(ab){2,30}$", add) == "( rule-1{2,30})"
+    assert rules == [r"([\x61][\x62])"]
+    assert as_grammar("^$", add) == '""'

@@ -1,10 +1,10 @@
-"""ggml's quantizers behind one call."""
+"""ggml's quantizers, called from Python."""
 
 import gguf
 import numpy as np
 import pytest
 
-from edgellm.engine.installed import InstalledEngine
+from edgellm.engine.builds.installed import InstalledEngine
 from edgellm.engine.quantize import Quantizer
 from edgellm.formats.quant_types import named_type
 from edgellm.weights.slabs import Floats

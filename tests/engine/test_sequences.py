@@ -1,4 +1,4 @@
-"""Several sequences computed together give what each gives alone."""
+"""Several sequences computed together give the same results as each alone."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgellm.engine.base import Sampling
 from edgellm.engine.llama import LlamaEngine, LlamaModel
+from edgellm.engine.sampling import Sampling
 from edgellm.errors import EngineError
 
 pytestmark = pytest.mark.engine
@@ -40,7 +40,7 @@ def test_each_sequence_is_its_own(smol: LlamaModel) -> None:
         found = sequences.logits(seq)
         assert float(np.max(np.abs(found - expected))) < 0.1 * float(np.std(expected))
         assert int(found.argmax()) == int(expected.argmax())
-    # Only some go on; the others keep their place.
+    # Only some continue; the others keep their position.
     sequences.decode({1: smol.tokenize(" five")})
     assert [len(tokens) for tokens in sequences.tokens] == [len(prompts[0]), len(prompts[1]) + 1, len(prompts[2])]
     assert int(sequences.logits(1).argmax()) == int(alone(smol, [*prompts[1], *smol.tokenize(" five")]).argmax())
@@ -67,7 +67,7 @@ def test_what_does_not_fit_says_so(smol: LlamaModel) -> None:
             sequences.decode(wrong)
     sequences.decode({0: [5] * 255, 1: [5]})
     sequences.decode({0: [5], 1: [5]})
-    with pytest.raises(EngineError, match="failed while computing"):
+    with pytest.raises(EngineError, match="the computation failed"):
         sequences.decode({0: [5], 1: [5]})
     assert [len(tokens) for tokens in sequences.tokens] == [256, 2]
     sequences.decode({1: [7]})  # the other one goes on
@@ -100,7 +100,7 @@ def test_each_sequence_has_its_sampler(smol: LlamaModel) -> None:
 
 
 def test_a_copied_beginning_of_a_thousand_tokens_changes_no_bit(smol: LlamaModel) -> None:
-    """Where batches of other sizes give other last bits, the copy still gives those of the same batches."""
+    """Batches of other sizes differ in the last bits, but the copy equals a computation in the same batches."""
     beginning = smol.tokenize("The quick brown fox jumps over the lazy dog near the river. " * 100)[:1000]
     ends = [smol.tokenize(f" Question {n}: name {n + 2} things.", bos=False) for n in range(3)]
     found = []

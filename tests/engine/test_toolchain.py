@@ -1,4 +1,4 @@
-"""What is said before anything is downloaded when a tool is missing."""
+"""A missing tool is reported before anything is downloaded."""
 
 import os
 import shutil
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.engine.toolchain import compiler
+from edgellm.engine.builds.toolchain import compiler
 from edgellm.errors import ToolMissing
 
-CHECK = [sys.executable, "-m", "edgellm.engine.toolchain"]
+CHECK = [sys.executable, "-m", "edgellm.engine.builds.toolchain"]
 
 
 def run_with(tools: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
-    """Run the check with nothing but these tools on PATH."""
+    """Run the check with only these tools on PATH."""
     for name in tools:
         (directory / name).symlink_to(shutil.which(name) or name)
     environment = {**os.environ, "PATH": str(directory)}

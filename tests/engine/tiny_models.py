@@ -30,7 +30,7 @@ def write_bitnet(
     hidden_act: str | None = None,
     architecture: str = "bitnet",
 ) -> Path:
-    """A `bitnet` model of two layers in F32; the seed is fixed, so files differ only in what is asked for."""
+    """A `bitnet` model of two layers in F32; the seed is fixed, so files differ only in the given arguments."""
     random = np.random.default_rng(7)
     with GGUFFile.open(vocabularies / f"ggml-vocab-{vocabulary}.gguf") as source, GGUFWriter(path) as out:
         out.copy_metadata(source.metadata)

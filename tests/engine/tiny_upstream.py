@@ -1,7 +1,7 @@
-"""An upstream archive of a few files that builds in seconds: the whole build runs for real, only smaller.
+"""An upstream archive of a few files that builds in seconds, so that tests run the whole build for real.
 
-Its llama.cpp is a CMake project with a library `llama` made of two sources, one `edgellm_stamp`, and the tools of
-the real one as empty programs.
+Its llama.cpp is a CMake project with a library `llama` of two sources, an `edgellm_stamp`, and the real tools as
+empty programs.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import io
 import tarfile
 from pathlib import Path
 
-from edgellm.engine.build import TOOLS
+from edgellm.engine.builds.builder import TOOLS
 
 NAME = "tiny_llama-1.0.tar.gz"
 CMAKE = """\
@@ -47,7 +47,7 @@ extern "C" const char * edgellm_stamp(void) { return EDGELLM_STAMP; }
 def make(
     directory: Path, *, slow: str = "int slow() { return 0; }\n", patch: str = PATCH, stamp: str = STAMP
 ) -> tuple[Path, Path]:
-    """Write a patches directory and the archive it pins; returns both. `slow` is the text of one source."""
+    """Write a patches directory and the archive it pins, and return both. `slow` is the text of one source."""
     archive = directory / NAME
     files = {
         "llama_cpp/__init__.py": "",

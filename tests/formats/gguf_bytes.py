@@ -54,7 +54,7 @@ LLAMA = text("general.architecture", "llama")
 
 
 def tiny_model() -> bytes:
-    """A file with every kind of thing in it: scalars, arrays, an F32, a Q4_0 and an I2_S tensor."""
+    """A file with scalars, arrays, and an F32, a Q4_0 and an I2_S tensor."""
     keys = [
         LLAMA,
         u32("llama.context_length", 2048),

@@ -19,7 +19,7 @@ def entry(dtype: Any, shape: Any, begin: Any, end: Any) -> dict[str, Any]:
 
 
 def safetensors(arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> bytes:
-    """A file of arrays; those of uint16 become BF16."""
+    """A file of arrays; uint16 arrays are stored as BF16."""
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     data = b""
     for name, array in arrays.items():

@@ -1,4 +1,4 @@
-"""Mutated files end in an EdgellmError or are read: no other exception, no long wait, no large allocation."""
+"""A mutated file is read or raises an EdgellmError: no other exception, no long wait, no large allocation."""
 
 import json
 import struct
@@ -56,7 +56,7 @@ def mutations(draw: st.DrawFn, original: bytes) -> bytes:
 
 
 def read_gguf(data: bytes) -> None:
-    """Open, then look at everything a program could look at."""
+    """Open the file, then access everything in it."""
     header = parse_header(data, file_size=len(data), name="fuzzed.gguf")
     model = GGUFFile(
         Path("fuzzed.gguf"), data, header, check_tensors(header, file_size=len(data), name="fuzzed.gguf"), len(data)
@@ -120,7 +120,7 @@ LENGTHS = pytest.mark.parametrize("examples", [250, pytest.param(10_000, marks=p
 
 
 def check_all(examples: int, read: Callable[..., object], **strategies: st.SearchStrategy) -> None:
-    """Run `read` on that many examples; it may raise an EdgellmError and nothing else."""
+    """Run `read` on `examples` examples; it may raise EdgellmError and nothing else."""
 
     @settings(max_examples=examples, deadline=1000, suppress_health_check=list(HealthCheck))
     @given(**strategies)

@@ -9,10 +9,16 @@ from edgellm.formats.ternary import (
     i2_s_tail,
     pack_bitlinear,
     pack_i2_s,
+    pack_q1_0,
+    pack_q2_0,
+    pack_q2_0_g128,
     pack_tq1_0,
     pack_tq2_0,
     unpack_bitlinear,
     unpack_i2_s,
+    unpack_q1_0,
+    unpack_q2_0,
+    unpack_q2_0_g128,
     unpack_tq1_0,
     unpack_tq2_0,
 )
@@ -121,6 +127,49 @@ class TestTQ:
             unpack(pack(random_codes(1, 256), np.float16("nan")), name="t")
 
 
+class TestGroups:
+    """Q2_0 in its two sizes, and Q1_0."""
+
+    def test_the_picture_of_q2_0(self):
+        codes = np.full((1, 128), -1, np.int8)
+        codes[0, [0, 1, 2, 3]] = [1, 0, -1, 2]  # byte 0: 11 00 01 10
+        codes[0, 64 + 63] = 1  # the last byte of the second block: 10 00 00 00
+        data = pack_q2_0(codes, np.array([[1, 2]], np.float16))[0]
+        assert data[:3].tobytes() == b"\x00\x3c" + bytes([0b11000110])
+        assert (data[18:20].tobytes(), data[35]) == (b"\x00\x40", 0b10000000)
+        assert np.count_nonzero(data) == 4
+
+    def test_128_weights_share_the_scale_of_a_larger_block(self):
+        codes = np.concatenate([random_codes(1, 64), random_codes(1, 64, seed=1)], axis=1)
+        small, large = pack_q2_0(codes, np.float16(3))[0], pack_q2_0_g128(codes, np.float16(3))[0]
+        assert large.tobytes() == small[:18].tobytes() + small[20:].tobytes()
+
+    def test_the_picture_of_q1_0(self):
+        codes = np.full((1, 128), -1, np.int8)
+        codes[0, [0, 9, 127]] = 1
+        data = pack_q1_0(codes, np.float16(1))[0]
+        assert data.tobytes() == b"\x00\x3c" + bytes([1, 2, *[0] * 13, 128])
+
+    @pytest.mark.parametrize(
+        ("pack", "unpack", "blocks"),
+        [(pack_q2_0, unpack_q2_0, 6), (pack_q2_0_g128, unpack_q2_0_g128, 3), (pack_q1_0, unpack_q1_0, 3)],
+    )
+    def test_round_trip(self, pack, unpack, blocks: int):
+        codes = np.random.default_rng(0).integers(-1, 3, (5, 384), np.int8)
+        if pack is pack_q1_0:
+            codes = np.where(codes > 0, np.int8(1), np.int8(-1))
+        d = np.random.default_rng(1).random((5, blocks)).astype(np.float16)
+        found, scales = unpack(pack(codes, d), name="t")
+        assert (found == codes).all()
+        assert (scales == d).all()
+        with pytest.raises(CorruptFile, match="tensor t is corrupt"):
+            unpack(pack(codes, np.float16("inf")), name="t")
+
+    def test_q2_0_has_four_codes_and_no_more(self):
+        with pytest.raises(ValueError, match="ternary codes"):
+            pack_q2_0(np.full((1, 64), 3, np.int8), np.float16(1))
+
+
 class TestBitlinear:
     def test_the_picture(self):
         codes = np.array([[1, -1], [0, 0], [-1, 1], [1, 0], [0, 0], [-1, -1], [-1, 1], [1, 1]], np.int8)
@@ -145,7 +194,7 @@ class TestBitlinear:
 
 @pytest.mark.engine
 class TestAgainstTheEngine:
-    """ggml's own reference quantizers; a block of zeros has the scale 0 there."""
+    """Compares with ggml's reference quantizers, which give a block of zeros the scale 0."""
 
     @pytest.mark.parametrize("kind", ["tq1_0", "tq2_0"])
     @pytest.mark.parametrize("scale", [1.0, 0.0123, 3e-5, 60000.0, 1e-7])
@@ -163,6 +212,30 @@ class TestAgainstTheEngine:
         getattr(ggml_base, f"dequantize_row_{kind}")(_pointer(ours), _pointer(values), ctypes.c_int64(codes.size))
         found, d = unpack(ours, name="t")
         assert ((found.reshape(7, 4, 256) * d[..., None].astype(np.float32)).reshape(7, 1024) == values).all()
+
+    @pytest.mark.parametrize("scale", [1.0, 0.0123, 3e-5, 60000.0])
+    def test_groups_are_equal(self, ggml_base: ctypes.CDLL, scale: float):
+        codes = random_codes(7, 1024)
+        codes[2, 256:512] = 0
+        signs = np.where(codes > 0, np.int8(1), np.int8(-1))
+        signs[3, :128] = 0
+        half = np.float16(scale)
+        for kind, pack, block, used in (("q2_0", pack_q2_0, 64, codes), ("q1_0", pack_q1_0, 128, signs)):
+            weights = used * np.float32(half)
+            amax = np.abs(weights).reshape(7, -1, block).max(-1)
+            ours = pack(used, amax.astype(np.float16))
+            theirs = np.zeros_like(ours)
+            encode = getattr(ggml_base, f"quantize_row_{kind}_ref")
+            encode(_pointer(weights), _pointer(theirs), ctypes.c_int64(used.size))
+            assert ours.tobytes() == theirs.tobytes()
+
+    @pytest.mark.parametrize(("kind", "unpack", "block"), [("q2_0", unpack_q2_0, 64), ("q1_0", unpack_q1_0, 128)])
+    def test_every_byte_of_a_group_decodes_equally(self, ggml_base: ctypes.CDLL, kind: str, unpack, block: int):
+        data = np.random.default_rng(5).integers(0, 256, (1, 18 * 64), np.uint8)
+        data.reshape(64, 18)[:, :2] = np.array([0.75], "<f2").view(np.uint8)
+        values = np.empty((1, block * 64), np.float32)
+        getattr(ggml_base, f"dequantize_row_{kind}")(_pointer(data), _pointer(values), ctypes.c_int64(values.size))
+        assert (unpack(data, name="t")[0] * np.float32(0.75) == values).all()
 
     def test_every_byte_of_tq1_0_decodes_equally(self, ggml_base: ctypes.CDLL):
         data = np.random.default_rng(5).integers(0, 256, (1, 54 * 64), np.uint8)

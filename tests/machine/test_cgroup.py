@@ -1,4 +1,4 @@
-"""Container limits, read from files as the kernel writes them."""
+"""Container limits, read from files in the kernel's format."""
 
 from pathlib import Path
 

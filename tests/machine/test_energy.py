@@ -1,4 +1,4 @@
-"""Energy, read from a tree of files as the kernel's: packages, what is below them, and all that may go wrong."""
+"""Energy, read from files in the kernel's layout: packages, their zones, and everything that may go wrong."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ RANGE = 262_143_328_850
 
 
 def zone(root: Path, place: str, name: str, energy: object, most: object = RANGE) -> Path:
-    """A zone; in the real tree all of them lie side by side, as links."""
+    """Write a zone; in the real tree all zones are links in one directory."""
     path = root / place
     path.mkdir(parents=True, exist_ok=True)
     for file, text in (("name", name), ("energy_uj", energy), ("max_energy_range_uj", most)):
@@ -24,7 +24,7 @@ def test_packages_count_once_and_together(tmp_path: Path) -> None:
     others = [
         zone(tmp_path, "intel-rapl:0:0", "core", 1),
         zone(tmp_path, "intel-rapl:0:1", "dram", 1),
-        zone(tmp_path, "intel-rapl:2", "psys", 1),  # the whole platform, which has the packages in it
+        zone(tmp_path, "intel-rapl:2", "psys", 1),  # the whole platform, which includes the packages
         zone(tmp_path, "intel-rapl-mmio:0", "package-0", 1),  # the first package again
     ]
     (tmp_path / "intel-rapl").mkdir()
@@ -45,7 +45,7 @@ def test_a_counter_begins_anew(tmp_path: Path) -> None:
     meter = EnergyMeter(tmp_path, clock=lambda: now)
     counter.write_text("2000000")
     assert meter.joules() == pytest.approx(3.0)
-    # It does so twice before anybody asks: a tick in between sees it, one too soon after a look reads nothing.
+    # It wraps around twice before `joules`: a tick in between notices, but one too soon after a read does nothing.
     counter.write_text(str(RANGE - 1_000_000))
     meter.tick()
     now = 5.0
@@ -67,7 +67,7 @@ def test_what_is_no_number_is_not_known(tmp_path: Path, text: str) -> None:
     counter.write_text(text)
     assert meter.joules() is None
     counter.write_text("2000")
-    assert meter.joules() is None  # what was used meanwhile is lost
+    assert meter.joules() is None  # the energy used in between is lost
 
 
 @pytest.mark.parametrize("most", ["", "nonsense", "0", "500"])
@@ -88,7 +88,7 @@ def test_files_that_vanish_or_cannot_be_read(tmp_path: Path) -> None:
     assert meter.joules() == pytest.approx(0.002)
     second.unlink()
     meter.tick()
-    assert meter.joules() is None  # half of it is no answer
+    assert meter.joules() is None  # half of the energy is not an answer
     assert EnergyMeter(tmp_path).joules() is None
     second.mkdir()
     assert EnergyMeter(tmp_path).joules() is None

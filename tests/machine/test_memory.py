@@ -1,4 +1,4 @@
-"""The memory of this process and what is left of the machine's."""
+"""The memory of this process, and the memory that is still available."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What processes use: this one, and others that we started, which may end at any moment."""
+"""The usage of this process and of child processes, which may end at any moment."""
 
 import os
 import subprocess

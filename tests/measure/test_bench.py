@@ -1,8 +1,7 @@
-"""The parts of a benchmark: figures, children that misbehave, peers' output, workers, the history."""
+"""The parts of a benchmark: samples, misbehaving child processes, peers' output, workers, the history."""
 
 import ctypes
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -14,29 +13,29 @@ import pytest
 
 from edgellm.engine.kernels import memory_reader
 from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel, UsageError
-from edgellm.measure import bandwidth, bench_contenders, bench_history, benchmark
-from edgellm.measure.bench_contenders import Model, Rivals
-from edgellm.measure.bench_plan import Contender, Peer, Plan
-from edgellm.measure.bench_result import Benchmark, Contestant, Measurement, Samples, Setting, Test
-from edgellm.measure.bench_runner import EngineRunner
-from edgellm.measure.child import Child, Patience, Stopped
-from edgellm.measure.peer import PeerRunner, parse_rate
-from edgellm.progress import Progress
+from edgellm.machine.child import WaitHooks
+from edgellm.measure import bandwidth
+from edgellm.measure.bench import benchmark
+from edgellm.measure.bench import contenders as bench_contenders
+from edgellm.measure.bench import history as bench_history
+from edgellm.measure.bench.contenders import NamedModel, Rivals
+from edgellm.measure.bench.peer import PeerRunner, parse_rate
+from edgellm.measure.bench.plan import BenchPlan, Contender, Peer
+from edgellm.measure.bench.remarks import remarks
+from edgellm.measure.bench.result import Benchmark, Contestant, Measurement, Samples, Setting, Test
+from edgellm.measure.bench.runner import EngineRunner
+from edgellm.models.fit.tuned_plan import Tuning
+from edgellm.progress import Observer, Progress
 from edgellm.settings import Settings
 
 PREFILL, DECODE = Test("prefill", 64, 1, 1), Test("decode", 16, 1, 1)
 SETTING = Setting("2026-11-24T10:00:00+00:00", "some CPU", "0.3.36", "abc", "cc 12")
-READ = ctypes.string_at  # as the engine's function, only slower
-PLAN = Plan(n_prompt=64, n_gen=4, n_threads=(1,), n_rounds=2)
-
-
-def python(code: str, *, interrupted: bool = False) -> Child:
-    patience = Patience(interrupted=lambda: interrupted)
-    return Child([sys.executable, "-c", code], name="the child", env=os.environ, patience=patience)
+READ = ctypes.string_at  # like the engine's function, only slower
+PLAN = BenchPlan(n_prompt=64, n_gen=4, n_threads=(1,), n_rounds=2)
 
 
 def test_ratios_are_taken_round_by_round() -> None:
-    """The second round was slow for both: the ratio does not show it."""
+    """The second round was slow for both, so the ratio does not show it."""
     ours, theirs = Samples((20.0, 4.0, 22.0)), Samples((10.0, 2.0, 10.0))
     assert ours.over(theirs).values == (2.0, 2.0, 2.2)
     assert (ours.median, ours.lowest, ours.highest, ours.spread) == (20.0, 4.0, 22.0, 0.9)
@@ -51,51 +50,6 @@ def test_the_bandwidth_buffer_leaves_memory_to_others(monkeypatch: pytest.Monkey
     assert 256 << 20 <= bandwidth.buffer_bytes() <= 1 << 30
     monkeypatch.setattr(bandwidth.memory, "available", lambda: 100 << 20)
     assert bandwidth.buffer_bytes() == 25 << 20
-
-
-@pytest.mark.parametrize(
-    ("code", "what", "why"),
-    [
-        ("raise SystemExit(3)", "failed", "exit status 3"),
-        ("print('bye', file=__import__('sys').stderr); raise SystemExit(1)", "failed", "its last words: bye"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "failed", "SIGILL"),
-        ("import os; os.kill(os.getpid(), 9)", "failed", "SIGKILL, as when memory runs out"),
-        ("import time; time.sleep(60)", "gives no answer", "it was given 1 s"),
-        ("while True: print('x' * 100000, end='')", "does not stop printing", "4 MiB"),
-    ],
-)
-def test_a_child_that_misbehaves_is_one_clear_error(code: str, what: str, why: str) -> None:
-    with python(code) as child, pytest.raises(EngineError, match=f"the child {what}") as caught:
-        child.line(limit=1 if "sleep" in code else 30)
-    assert why in caught.value.why
-    assert child._process.returncode is not None
-
-
-def test_a_child_that_floods_its_errors_does_not_block() -> None:
-    with python("import sys; sys.stderr.write('x' * 10_000_000); print('done')") as child:
-        assert child.line(limit=30) == b"done"
-
-
-def test_a_child_and_what_it_started_end_together() -> None:
-    code = "import subprocess, sys; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); p.wait()"
-    with python(code) as child:
-        grandchild = psutil.Process(int(child.line(limit=30)))
-        assert grandchild.is_running()
-    assert grandchild.wait(5) is None or not grandchild.is_running()
-
-
-def test_the_user_may_stop_waiting() -> None:
-    start = time.monotonic()
-    with python("import time; time.sleep(60)", interrupted=True) as child, pytest.raises(Stopped):
-        child.line(limit=60)
-    assert time.monotonic() - start < 10
-
-
-def test_a_program_that_is_none_cannot_be_started(tmp_path: Path) -> None:
-    (tmp_path / "program").write_bytes(b"\x00\x01")
-    (tmp_path / "program").chmod(0o755)
-    with pytest.raises(EngineError, match="cannot be started"):
-        Child([str(tmp_path / "program")], name="the child", env={}, patience=Patience())
 
 
 RECORD = {"n_prompt": 64, "n_gen": 0, "avg_ts": 123.5, "n_threads": 1}
@@ -133,7 +87,7 @@ def test_output_of_any_llama_bench_is_understood(output: str) -> None:
     ],
 )
 def test_rubbish_from_a_peer_is_refused(output: str) -> None:
-    with pytest.raises(EngineError, match="the peer is not understood"):
+    with pytest.raises(EngineError, match="the output of the peer is not understood"):
         parse_rate(output.encode("latin-1"), PREFILL, name="the peer")
 
 
@@ -145,7 +99,7 @@ def script(path: Path, body: str) -> Path:
 
 def peer_runner(program: Path, model: Path, limit: float | None = None, arguments: tuple[str, ...] = ()) -> PeerRunner:
     peer = Peer(program, arguments)
-    return PeerRunner(Contender("other", model, peer=peer), peer, PLAN, Patience(), limit=limit)
+    return PeerRunner(Contender("other", model, peer=peer), peer, PLAN, WaitHooks(), limit=limit)
 
 
 def test_a_peer_gets_the_test_and_the_users_options(tmp_path: Path) -> None:
@@ -181,7 +135,7 @@ def test_a_peer_that_fails_tells_its_last_words(tmp_path: Path) -> None:
 
 @pytest.fixture
 def runner(with_engine: Settings, smollm2: Path) -> Iterator[EngineRunner]:
-    made = EngineRunner(Contender("smollm2", smollm2, kernels="scalar"), replace(PLAN, n_threads=(2,)), Patience())
+    made = EngineRunner(Contender("smollm2", smollm2, kernels="scalar"), replace(PLAN, n_threads=(2,)), WaitHooks())
     yield made
     made.close()
 
@@ -197,9 +151,9 @@ def test_a_worker_measures_and_then_waits_without_spinning(runner: EngineRunner)
     assert runner.peak_resident_bytes is not None and runner.peak_resident_bytes > 90_000_000
     assert runner.load_seconds is not None and runner.load_seconds > 0
     assert runner._child is not None
-    worker = psutil.Process(runner._child._process.pid)
+    worker = psutil.Process(runner._child.pid)
     assert worker.environ()["EDGELLM_KERNELS"] == "scalar"
-    time.sleep(0.3)  # what the last computation's threads may still do
+    time.sleep(0.3)  # lets the threads of the last computation finish
     before = worker.cpu_times()
     time.sleep(1)
     after = worker.cpu_times()
@@ -211,7 +165,7 @@ def test_a_worker_measures_and_then_waits_without_spinning(runner: EngineRunner)
 def test_a_worker_that_dies_or_hangs_is_one_clear_error(runner: EngineRunner) -> None:
     runner.start()
     assert runner._child is not None
-    worker = psutil.Process(runner._child._process.pid)
+    worker = psutil.Process(runner._child.pid)
     worker.suspend()
     runner._limit = 1
     with pytest.raises(EngineError, match="the worker of smollm2 gives no answer"):
@@ -227,7 +181,7 @@ def test_what_the_engine_refuses_keeps_its_kind(with_engine: Settings, tmp_path:
     from tests.weights.gguf_maker import write_llama
 
     path = write_llama(tmp_path / "odd.gguf", keys={"tokenizer.ggml.model": "nosuch"})
-    runner = EngineRunner(Contender("odd", path), PLAN, Patience())
+    runner = EngineRunner(Contender("odd", path), PLAN, WaitHooks())
     with pytest.raises(UnsupportedModel, match=r"the engine cannot load odd\.gguf") as caught:
         runner.start()
     runner.close()
@@ -260,11 +214,11 @@ def test_stopping_keeps_the_complete_rounds(with_engine: Settings, smollm2: Path
         if event.stage == "measuring":
             done.append(event.done)
 
-    watch = benchmark.Watch(report, lambda: bool(done) and done[-1] >= 3)  # in the second round of two tests each
+    watch = Observer(report, lambda: bool(done) and done[-1] >= 3)  # in the second round of two tests each
     result = benchmark.benchmark([Contender("a", smollm2)], replace(PLAN, n_rounds=50), SETTING, READ, watch)
     assert not result.complete and result.n_rounds == 1 and len(result.measurements) == 2
     with pytest.raises(KeyboardInterrupt):
-        benchmark.benchmark([Contender("a", smollm2)], PLAN, SETTING, READ, benchmark.Watch(interrupted=lambda: True))
+        benchmark.benchmark([Contender("a", smollm2)], PLAN, SETTING, READ, Observer(interrupted=lambda: True))
 
 
 # Contenders
@@ -273,8 +227,8 @@ def test_stopping_keeps_the_complete_rounds(with_engine: Settings, smollm2: Path
 def test_contenders_are_named_and_compared(
     with_engine: Settings, smollm2: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def names(rivals: Rivals, *models: Model) -> list[tuple[str, str | None]]:
-        found = bench_contenders.contenders(models or [Model("smol", smollm2)], rivals, with_engine)
+    def names(rivals: Rivals, *models: NamedModel) -> list[tuple[str, str | None]]:
+        found = bench_contenders.contenders(models or [NamedModel("smol", smollm2)], rivals, with_engine)
         return [(contender.name, contender.against) for contender in found]
 
     assert names(Rivals()) == [("smol Q4_1", None)]
@@ -282,9 +236,9 @@ def test_contenders_are_named_and_compared(
     assert names(Rivals(stock=True)) == stock
     assert names(Rivals(kernels=("avx2",))) == [("smol Q4_1", None), ("smol Q4_1 avx2", "smol Q4_1")]
     assert names(Rivals(stock=True, kernels=("avx2",))) == [stock[0], ("smol Q4_1 avx2", stock[1][0]), stock[1]]
-    twice = names(Rivals(), Model("smol", smollm2), Model("smol", smollm2))
+    twice = names(Rivals(), NamedModel("smol", smollm2), NamedModel("smol", smollm2))
     assert twice == [("smol Q4_1", None), ("smol Q4_1 (2)", "smol Q4_1")]
-    other = names(Rivals(model=Model("other", smollm2)))
+    other = names(Rivals(model=NamedModel("other", smollm2)))
     assert other == [("smol Q4_1", "other Q4_1"), ("other Q4_1", None)]
     peer = names(Rivals(peer=Peer(Path("/opt/llama-bench"))))
     assert peer == [("smol Q4_1", "llama-bench Q4_1"), ("llama-bench Q4_1", None)]
@@ -304,6 +258,31 @@ def result(rate: float, date: str = SETTING.date, **changes: object) -> Benchmar
     setting = replace(SETTING, date=date)
     made = Benchmark(setting, 3, 0, True, True, (contestant,), (), (measurement,))
     return replace(made, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fast", "tuning", "said"),
+    [
+        ((20.0, 21.0, 19.0), Tuning(1, 1), True),
+        ((20.0, 21.0, 9.0), Tuning(1, 1), False),  # not in every round
+        ((20.0, 21.0, 19.0), Tuning(2, 1), False),  # they are in use
+        ((20.0, 21.0, 19.0), Tuning(3, 1), False),  # what is in use was not measured
+        ((20.0, 21.0, 19.0), None, False),  # nobody else runs it so
+    ],
+)
+def test_threads_that_are_better_than_those_in_use_are_named(
+    fast: tuple[float, ...], tuning: Tuning | None, said: bool
+) -> None:
+    made = result(10.0)
+    one = replace(made.measurements[0], rate=Samples((10.0, 10.0, 10.0)))
+    two = replace(one, test=replace(DECODE, n_threads=2), rate=Samples(fast))
+    contestant = replace(made.contenders[0], tuning=tuning)
+    found = [
+        text for text in remarks(replace(made, contenders=(contestant,), measurements=(one, two))) if "tune" in text
+    ]
+    assert len(found) == said
+    if said:
+        assert "m Q4_0, decode 16: 2 threads were 2.00 times as fast as the 1 in use; edgellm tune" in found[0]
 
 
 def test_history_finds_the_same_model_again(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Windows, positions and comparisons: on scripted models by hand, and the real engine against its own raw logits."""
+"""Windows, positions and comparisons: scripted models by hand, and the real engine against its own raw logits."""
 
 import re
 import subprocess
@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgellm.engine.builds.installed import InstalledEngine
 from edgellm.engine.fake import END, FakeModel
-from edgellm.engine.installed import InstalledEngine
 from edgellm.engine.llama import LlamaEngine
 from edgellm.errors import ContextTooLarge, DoesNotFit, UsageError
 from edgellm.machine import memory
-from edgellm.measure.quality import N_BATCH, Quality, QualityOptions, Watch, compare, measure
-from edgellm.measure.sample import LARGEST, SHIPPED, Sample, read_sample
-from edgellm.progress import Progress
-from edgellm.weights.quantizer import Options, quantize
+from edgellm.measure.quality import N_BATCH, Quality, QualityOptions, compare, measure
+from edgellm.measure.sample import SHIPPED, Sample, read_sample
+from edgellm.progress import Observer, Progress
+from edgellm.text import LARGEST_TEXT
+from edgellm.weights.quantize.quantizer import QuantizeOptions, quantize
 from tests.engine.engine_logits import logits as raw_logits
 
 ALPHABET = "".join(map(chr, range(128)))
@@ -26,7 +27,7 @@ def sample(text: str) -> Sample:
 
 
 def successor_model(p: float = 0.5) -> FakeModel:
-    """Gives the byte after the last one the probability `p`, and all others the same share of the rest."""
+    """A model that predicts the successor of the last byte with probability `p`, and all others equally."""
     table = np.zeros((END + 1, END + 1), np.float32)
     for byte in range(END):
         table[byte, byte + 1] = np.log(p / (1 - p) * END)
@@ -35,7 +36,7 @@ def successor_model(p: float = 0.5) -> FakeModel:
 
 @pytest.mark.parametrize("n_ctx", [8, 9, 63, 100, 128])
 def test_every_position_predicts_the_next_token(n_ctx: int) -> None:
-    """In an alphabet every token is the successor of the last: any slip of a position would cost 1/512 for 1/2."""
+    """In an alphabet each token is the successor of the last; a position off by one would have 1/512 instead of 1/2."""
     found = compare([successor_model()], sample(ALPHABET), QualityOptions(n_ctx, n_threads=1))
     assert found.model.perplexity.value == pytest.approx(2)
     n_windows = 128 // n_ctx
@@ -50,33 +51,33 @@ def test_a_base_and_what_it_costs() -> None:
     assert found.base is not None and found.divergence is not None
     assert (found.model.perplexity.value, found.base.perplexity.value) == (pytest.approx(4), pytest.approx(2))
     assert found.divergence.perplexity_change == pytest.approx(1)
-    # 1/2 ln(1/2 : 1/4) and, for the 256 other tokens together, 1/2 ln(1/2 : 3/4).
+    # 1/2 ln(1/2 : 1/4), plus 1/2 ln(1/2 : 3/4) for the 256 other tokens together.
     assert found.divergence.mean == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3), abs=1e-6)
     assert found.divergence.same_top == 1
 
 
-def test_tokens_limit_the_text_and_progress_tells_of_them() -> None:
+def test_tokens_limit_the_text_and_progress_reports_them() -> None:
     seen: list[Progress] = []
     found = compare(
-        [successor_model()], sample(ALPHABET), QualityOptions(16, n_tokens=40, n_threads=1), Watch(seen.append)
+        [successor_model()], sample(ALPHABET), QualityOptions(16, n_tokens=40, n_threads=1), Observer(seen.append)
     )
     assert found.n_tokens == 32 and [(p.done, p.total) for p in seen] == [(16, 32), (32, 32)]
 
 
 def test_stopping_early() -> None:
     calls = iter([False, True])
-    watch = Watch(interrupted=lambda: next(calls))
+    watch = Observer(interrupted=lambda: next(calls))
     found = compare([successor_model()], sample(ALPHABET), QualityOptions(16, n_threads=1), watch)
     assert not found.complete and found.n_tokens == 32 and found.model.perplexity.value == pytest.approx(2)
     with pytest.raises(KeyboardInterrupt):  # the first batch of a long window is only context
         compare(
-            [successor_model()], sample(ALPHABET), QualityOptions(128, n_threads=1), Watch(interrupted=lambda: True)
+            [successor_model()], sample(ALPHABET), QualityOptions(128, n_threads=1), Observer(interrupted=lambda: True)
         )
     assert N_BATCH <= 64
 
 
 class _Halves(FakeModel):
-    """Cuts a text into other tokens."""
+    """A model that splits a text into other tokens."""
 
     def tokenize(self, text: str, *, special: bool = False, bos: bool = True) -> list[int]:
         return super().tokenize(text)[::2]
@@ -93,11 +94,11 @@ def test_texts(tmp_path: Path) -> None:
     shipped = read_sample()
     assert shipped.n_bytes == SHIPPED.stat().st_size > 30_000 and len(shipped.text.encode()) == shipped.n_bytes
     path = tmp_path / "text.txt"
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match="not a UTF-8 text"):
+    path.write_bytes(b"\xe9t\xe9")
+    with pytest.raises(UsageError, match="not a text in UTF-8"):
         read_sample(path)
     with path.open("wb") as file:
-        file.truncate(LARGEST + 1)
+        file.truncate(LARGEST_TEXT + 1)
     with pytest.raises(UsageError, match="too large"):
         read_sample(path)
     for nothing in (tmp_path, tmp_path / "nothing"):
@@ -113,9 +114,9 @@ def llm(engine: InstalledEngine) -> LlamaEngine:
 @pytest.mark.engine
 @pytest.mark.model
 def test_the_embedded_model_against_raw_logits(llm: LlamaEngine, smollm2: Path) -> None:
-    """The same perplexity from the bare bindings, with a float32 cache, and a formula of its own."""
+    """The perplexity equals one computed from the bare bindings, with a float32 cache and a separate formula."""
     n_ctx = 96
-    found = measure(llm, smollm2, read_sample(), QualityOptions(n_ctx, n_ctx, 1), against=None, watch=Watch())
+    found = measure(llm, smollm2, read_sample(), QualityOptions(n_ctx, n_ctx, 1), against=None, watch=Observer())
     model = llm.load(smollm2)
     bos = model.tokenize("")
     tokens = [*bos, *model.tokenize(read_sample().text)[len(bos) : n_ctx]]
@@ -133,10 +134,10 @@ def test_the_embedded_model_against_raw_logits(llm: LlamaEngine, smollm2: Path) 
 @pytest.mark.model
 def test_windows_and_memory_that_are_refused(llm: LlamaEngine, smollm2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ContextTooLarge):
-        measure(llm, smollm2, read_sample(), QualityOptions(1 << 20), against=None, watch=Watch())
+        measure(llm, smollm2, read_sample(), QualityOptions(1 << 20), against=None, watch=Observer())
     monkeypatch.setattr(memory, "room", lambda: memory.Room(100_000_000, None))
     with pytest.raises(DoesNotFit) as refused:
-        measure(llm, smollm2, read_sample(), QualityOptions(), against=smollm2, watch=Watch())
+        measure(llm, smollm2, read_sample(), QualityOptions(), against=smollm2, watch=Observer())
     assert "without --against" in str(refused.value.hint)
 
 
@@ -144,10 +145,10 @@ def test_windows_and_memory_that_are_refused(llm: LlamaEngine, smollm2: Path, mo
 @pytest.mark.engine
 @pytest.mark.model
 def test_numbers_are_those_of_llama_perplexity(llm: LlamaEngine, smollm2: Path, tools: Path, tmp_path: Path) -> None:
-    """Perplexity of the embedded model, and KLD and same-top of a smaller one against it, on two whole windows."""
-    small = quantize(llm, smollm2, "Q4_K_S", tmp_path / "small.gguf", Options(force=True)).path
+    """Compares the perplexity of the embedded model, and KLD and same-top of a smaller one, on two whole windows."""
+    small = quantize(llm, smollm2, "Q4_K_S", tmp_path / "small.gguf", QuantizeOptions(force=True)).path
     options = QualityOptions(n_ctx=256, n_tokens=512)
-    found: Quality = measure(llm, small, read_sample(), options, against=smollm2, watch=Watch())
+    found: Quality = measure(llm, small, read_sample(), options, against=smollm2, watch=Observer())
     assert found.base is not None and found.divergence is not None
     logits = tmp_path / "logits.bin"
     common = [str(tools / "llama-perplexity"), "-c", "256", "--chunks", "2", "-f", str(SHIPPED)]

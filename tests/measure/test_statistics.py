@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edgellm.errors import EngineError
-from edgellm.measure.statistics import ROWS, Tally, kl_divergence, log_softmax
+from edgellm.measure.statistics import ROWS, PredictionTally, kl_divergence, log_softmax
 
-# Probabilities 1/2, 1/4, 1/4 and 1/4, 1/2, 1/4, as logits with something added that must not matter.
+# Probabilities 1/2, 1/4, 1/4 and 1/4, 1/2, 1/4, as logits plus a constant that must not matter.
 HALF_FIRST = np.log(np.array([2, 1, 1], np.float32)) + 7
 HALF_SECOND = np.log(np.array([1, 2, 1], np.float32)) - 3
 LN2 = log(2)
@@ -19,13 +19,13 @@ def rows(*logits: np.ndarray[tuple[int], np.dtype[np.float32]]) -> np.ndarray[tu
 
 
 def test_two_positions_by_hand() -> None:
-    """The token that came had 1/4 both times by the model, and 1/2 and 1/4 by the base."""
-    tally = Tally()
+    """The actual tokens have the probabilities 1/4 and 1/4 in the model, and 1/2 and 1/4 in the base."""
+    tally = PredictionTally()
     tally.add([0, 1], rows(HALF_SECOND, HALF_FIRST), rows(HALF_FIRST, HALF_FIRST))
     assert len(tally) == 2
     model, base, divergence = tally.perplexity(), tally.base_perplexity(), tally.divergence()
     assert (model.value, model.error) == (pytest.approx(4), pytest.approx(0, abs=1e-6))
-    # -ln p is ln 2 and ln 4: mean 1.5 ln 2, standard deviation ln 2 / 2, of which sqrt(n - 1) = 1 is the root.
+    # -ln p is ln 2 and ln 4: mean 1.5 ln 2, standard deviation ln 2 / 2, divided by sqrt(n - 1) = 1.
     assert (base.value, base.error) == (pytest.approx(2**1.5), pytest.approx(2**1.5 * LN2 / 2))
     # KL = 1/2 ln(1/2 : 1/4) + 1/4 ln(1/4 : 1/2) = ln 2 / 4 at the first position, 0 at the second.
     assert divergence.mean == pytest.approx(LN2 / 8, abs=1e-7)
@@ -43,7 +43,7 @@ def test_positions_in_one_call_or_in_many_are_the_same() -> None:
     n = 3 * ROWS + 5
     logits, base = (random.normal(0, 3, (n, 11)).astype(np.float32) for _ in range(2))
     targets = random.integers(0, 11, n).tolist()
-    together, singly = Tally(), Tally()
+    together, singly = PredictionTally(), PredictionTally()
     together.add(targets, logits, base)
     for i in range(n):
         singly.add(targets[i : i + 1], logits[i : i + 1], base[i : i + 1])
@@ -58,7 +58,7 @@ def test_positions_in_one_call_or_in_many_are_the_same() -> None:
 
 
 def test_a_model_does_not_diverge_from_itself() -> None:
-    tally = Tally()
+    tally = PredictionTally()
     logits = np.random.default_rng(6).normal(0, 9, (20, 300)).astype(np.float32)
     tally.add([3] * 20, logits, logits)
     found = tally.divergence()
@@ -67,14 +67,14 @@ def test_a_model_does_not_diverge_from_itself() -> None:
 
 def test_a_token_that_the_model_excludes_costs_infinitely_much() -> None:
     excluded = np.array([0, -inf, 0], np.float32)
-    tally = Tally()
+    tally = PredictionTally()
     tally.add([1], rows(excluded), rows(HALF_FIRST))
     assert tally.perplexity().value == inf and tally.divergence().mean == inf
-    # What the base excludes counts nothing: its 1/2, 0, 1/2 against 1/2, 1/4, 1/4 leaves 1/2 ln 2.
+    # Tokens that the base excludes add 0: 1/2, 0, 1/2 against 1/2, 1/4, 1/4 gives 1/2 ln 2.
     assert kl_divergence(log_softmax(rows(excluded)), log_softmax(rows(HALF_FIRST))) == pytest.approx(LN2 / 2)
 
 
 @pytest.mark.parametrize("wrong", [nan, inf])
 def test_logits_that_are_no_numbers(wrong: float) -> None:
-    with pytest.raises(EngineError, match="not numbers"):
-        Tally().add([0], np.array([[0, wrong, 1]], np.float32))
+    with pytest.raises(EngineError, match="computes no numbers"):
+        PredictionTally().add([0], np.array([[0, wrong, 1]], np.float32))

@@ -1,5 +1,6 @@
 """Will it fit, and what would: verdicts, alternatives, choices under a cap, and headers read from afar."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,13 @@ import pytest
 from edgellm.errors import ContextTooLarge, CorruptFile, DoesNotFit, UnsupportedModel
 from edgellm.formats.gguf_split import part_names
 from edgellm.machine.memory import Room
-from edgellm.models.elsewhere import offers, outline_of_plan, outline_of_recipe
-from edgellm.models.fit import (
+from edgellm.models.fit.memory import RunPlan, estimate
+from edgellm.models.fit.outline import Outline
+from edgellm.models.fit.planned_outline import Dimensions, planned, read_checkpoint_outline
+from edgellm.models.fit.remote_outline import offers, outline_of_plan, outline_of_recipe
+from edgellm.models.fit.verdict import (
     choose_plan,
+    default_context,
     judge,
     largest_context,
     read_header,
@@ -19,10 +24,7 @@ from edgellm.models.fit import (
     read_remote_outline,
     refuse_unless_fitting,
 )
-from edgellm.models.hub import Hub
-from edgellm.models.memory import RunPlan, estimate
-from edgellm.models.outline import Outline
-from edgellm.models.planned import Sizes, planned, read_checkpoint_outline
+from edgellm.models.hub.client import Hub
 from edgellm.models.pull import make_plan
 from edgellm.models.recipe import Choice, HubSource, ModelShape, Recipe, load_recipes
 from edgellm.settings import resource_directory
@@ -30,8 +32,8 @@ from tests.models.hub_server import HubServer
 from tests.models.shapes import LLAMA_7B, SMALL_LLAMA, header_of, write_shape
 
 GB = 10**9
-PHI3 = Sizes("phi3", "phi3", 32, 3072, 8192, 32, 32, 96, 32064, False, 131072)
-SMALL = Sizes("small", "llama", 16, 1024, 4096, 16, 8, 64, 32000, True, 8192)
+PHI3 = Dimensions("phi3", "phi3", 32, 3072, 8192, 32, 32, 96, 32064, False, 131072)
+SMALL = Dimensions("small", "llama", 16, 1024, 4096, 16, 8, 64, 32000, True, 8192)
 CONFIG = b"""{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 16,
  "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_key_value_heads": 8,
  "vocab_size": 32000, "max_position_embeddings": 8192, "tie_word_embeddings": true}"""
@@ -64,7 +66,7 @@ def test_phi3_at_128k_says_48_gib_and_offers_what_fits(phi3: Outline) -> None:
     assert quantized.options == "--kv q8_0 -c 49152" and shorter.options == "-c 32768" and other.model == "small"
     for alternative in fit.alternatives:
         assert alternative.total <= 16 * GB
-    with pytest.raises(DoesNotFit, match=r"phi3 needs 5\d\.\d\d GB at 131,072 tokens, 16\.00 GB") as caught:
+    with pytest.raises(DoesNotFit, match=r"phi3 needs 5\d\.\d\d GB at 131,072 tokens, but only 16\.00 GB") as caught:
         refuse_unless_fitting(fit)
     assert caught.value.hint.startswith("the same with --kv q8_0 -c 49152")
     assert "KV cache 51.54" in caught.value.why and caught.value.why.count("fits instead:") == 3
@@ -100,7 +102,7 @@ def test_nothing_fits_into_nothing(phi3: Outline) -> None:
     assert fit.alternatives == () and fit.largest_context == 0
     with pytest.raises(DoesNotFit) as caught:
         refuse_unless_fitting(fit)
-    assert caught.value.hint == "a smaller model, or the same with --force"
+    assert caught.value.hint == "use a smaller model, or --force"
 
 
 def test_under_a_cap_context_and_cache_are_chosen(phi3: Outline) -> None:
@@ -111,7 +113,7 @@ def test_under_a_cap_context_and_cache_are_chosen(phi3: Outline) -> None:
 
     assert chosen(8 * GB) == (4096, "F16")
     assert chosen(int(3.7 * GB)) == (4096, "Q8_0")
-    assert chosen(int(2.7 * GB)) == (1024, "Q8_0")
+    assert chosen(int(2.75 * GB)) == (1024, "Q8_0")
     assert chosen(int(3.7 * GB), kv_type="f16") == (2048, "F16")
     assert chosen(int(3.7 * GB), n_ctx=4096) == (4096, "Q8_0")
     for impossible in ({"n_ctx": 131_072}, {"n_ctx": 4096, "kv_type": "f16"}):
@@ -119,6 +121,35 @@ def test_under_a_cap_context_and_cache_are_chosen(phi3: Outline) -> None:
             chosen(int(3.7 * GB), **impossible)  # type: ignore[arg-type]
     with pytest.raises(DoesNotFit):
         chosen(GB)
+
+
+def test_a_default_context_is_the_largest_round_one_in_a_quarter_of_the_memory() -> None:
+    small = planned(replace(SMALL, context=131_072), "Q4_K_M")  # 32 KiB of cache a token
+
+    def chosen(available: int, n_slots: int = 1, **changes: object) -> int:
+        return default_context(replace(small, **changes), RunPlan(n_slots=n_slots), Room(available))  # type: ignore[arg-type]
+
+    assert chosen(16 * GB, n_ctx_train=32_768) == 32_768, "what it was trained with"
+    assert chosen(16 * GB, n_ctx_train=2_048) == 2_048
+    assert chosen(2 * GB) == chosen(2 * GB - 50_000_000) == 12_288, "the same from run to run"
+    assert chosen(500_000_000) == 4_096 == chosen(1), "never less; whether that fits is another question"
+    assert chosen(16 * GB, 4) == 24_576 and chosen(4 * GB, 4) == 6_144, "slots share the quarter"
+    assert chosen(1000 * GB) == 49_152, "clearing more would take too long"
+    assert chosen(16 * GB, n_ctx_original=8_192) == 8_192, "beyond, other rope factors change the answers"
+    assert chosen(16 * GB, pooled=True) == 4_096
+    for available in (GB // 2, GB, 3 * GB, 7 * GB):
+        for n_slots in (1, 3, 8):
+            n_ctx = chosen(available, n_slots)
+            need = estimate(small, RunPlan(n_ctx, n_slots))
+            assert n_ctx == 4096 or ((need.kv_cache + need.compute) * 4 <= available and need.fits(Room(available)))
+            assert n_ctx % 256 == 0
+
+
+def test_a_plan_without_a_context_is_by_default_of_that_size(phi3: Outline) -> None:
+    plan = choose_plan(phi3, Room(32 * GB), n_ctx=None, kv_type="q8_0", n_threads=1)
+    assert plan.n_ctx == default_context(phi3, plan, Room(32 * GB)) == 8_192
+    with pytest.raises(DoesNotFit, match="at 4,096 tokens"):
+        choose_plan(phi3, Room(2 * GB), n_ctx=None, kv_type=None, n_threads=1)
 
 
 def test_without_a_cap_what_was_asked_for_is_kept_or_refused(phi3: Outline) -> None:
@@ -189,8 +220,8 @@ def test_parts_that_cannot_be(name: str) -> None:
 
 
 def test_planned_files_are_as_large_as_published_ones() -> None:
-    bitnet = Sizes("bitnet", "bitnet", 30, 2560, 6912, 20, 5, 128, 128256, True, 4096)
-    qwen = Sizes("qwen", "qwen2", 28, 3584, 18944, 28, 4, 128, 152064, False, 32768)
+    bitnet = Dimensions("bitnet", "bitnet", 30, 2560, 6912, 20, 5, 128, 128256, True, 4096)
+    qwen = Dimensions("qwen", "qwen2", 28, 3584, 18944, 28, 4, 128, 152064, False, 32768)
     published = [(bitnet, "I2_S", 1.188), (PHI3, "Q4_K_M", 2.32), (qwen, "Q4_K_M", 4.68), (qwen, "Q8_0", 8.1)]
     for sizes, quant, gigabytes in published:
         assert planned(sizes, quant).n_bytes / GB == pytest.approx(gigabytes, rel=0.02), (sizes.name, quant)
@@ -209,7 +240,7 @@ def test_a_checkpoint_is_estimated_from_its_configuration(tmp_path: Path) -> Non
     assert outline.n_ctx_train == 8192
     qwen = b'{"model_type": "qwen", "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 22016,'
     qwen += b'"num_attention_heads": 32, "kv_channels": 128, "vocab_size": 151936, "seq_length": 8192}'
-    sizes = Sizes.of_config(qwen, name="qwen")
+    sizes = Dimensions.of_config(qwen, name="qwen")
     assert (sizes.feed_forward, sizes.kv_heads, sizes.context, sizes.tied) == (11008, 32, 8192, False)
 
 
@@ -228,7 +259,7 @@ def test_a_checkpoint_is_estimated_from_its_configuration(tmp_path: Path) -> Non
 )
 def test_a_broken_configuration_is_one_error(broken: bytes) -> None:
     with pytest.raises(CorruptFile, match="broken"):
-        Sizes.of_config(broken, name="broken")
+        Dimensions.of_config(broken, name="broken")
 
 
 def recipe(name: str, *, chat: bool = True, quant: str = "Q4_K_M", shape: bool = True) -> Recipe:
@@ -243,6 +274,33 @@ def recipe(name: str, *, chat: bool = True, quant: str = "Q4_K_M", shape: bool =
     )  # fmt: skip
 
 
+def test_all_experts_are_in_memory() -> None:
+    """Maple: 20 billion parameters at two bits, of which a token uses one; not seen as a dense model of 1.8 billion."""
+    outline = outline_of_recipe(load_recipes([resource_directory("recipes")])["maple"].choose())
+    assert outline is not None
+    need = estimate(outline, RunPlan(4096))
+    assert 20.2e9 < outline.n_params < 20.3e9 and 5.89e9 < need.weights < 5.91e9
+    dense = planned(Dimensions("dense", "llama", 24, 2048, 512, 16, 4, 128, 151_936, False, 32_768), "TQ2_0", "Q4_K")
+    assert outline.n_params - dense.n_params == 24 * (255 * 3 * 2048 * 512 + 2048 * 256)
+
+
+@pytest.mark.parametrize(
+    "names", [("num_experts", "moe_intermediate_size"), ("num_local_experts", "intermediate_size")]
+)
+def test_a_checkpoint_with_experts_is_estimated_with_all_of_them(names: tuple[str, str]) -> None:
+    config = {
+        "num_hidden_layers": 4, "hidden_size": 1024, "intermediate_size": 768, "num_attention_heads": 8,
+        "vocab_size": 32_000, "max_position_embeddings": 4096, "num_experts_per_tok": 8, names[0]: 128, names[1]: 512,
+    }  # fmt: skip
+    sizes = Dimensions.of_config(json.dumps(config).encode(), name="moe")
+    assert (sizes.experts, sizes.experts_used, sizes.feed_forward) == (128, 8, 512)
+    assert planned(sizes, "F16").n_params > 4 * 128 * 3 * 1024 * 512
+    assert Dimensions.of_config(json.dumps(config | {names[0]: 1}).encode(), name="dense").experts == 0
+    with pytest.raises(CorruptFile) as caught:
+        Dimensions.of_config(json.dumps(config | {"num_experts": -3}).encode(), name="moe")
+    assert caught.value.why == "num_experts is -3"
+
+
 def test_recipes_are_offered_by_their_shapes() -> None:
     recipes = [recipe("a"), recipe("b", quant="Q8_0"), recipe("c", chat=False), recipe("d", shape=False), recipe("e")]
     assert [outline.name for outline in offers(recipes, instead_of="e")] == ["b", "a"]  # the larger one first
@@ -250,7 +308,7 @@ def test_recipes_are_offered_by_their_shapes() -> None:
     assert [each.model for each in fit.alternatives] == ["b", "a"]
     with pytest.raises(DoesNotFit) as caught:
         refuse_unless_fitting(fit)
-    assert caught.value.hint == "edgellm pull b, or the same with --force"
+    assert caught.value.hint == "edgellm pull b, or --force"
     assert outline_of_recipe(recipe("d", shape=False).choose()) is None
 
 

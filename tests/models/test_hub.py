@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgellm.errors import AccessDenied, ChecksumMismatch, EdgellmError, ModelNotFound, NetworkError
-from edgellm.models.hub import Hub, is_hugging_face
-from edgellm.models.patience import Patience
+from edgellm.models.hub import client
+from edgellm.models.hub.client import Hub, is_hugging_face
+from edgellm.models.hub.retry import Patience
 from edgellm.progress import Progress
 from tests.models.hub_server import HubServer, git_sha1, sha256
 
@@ -131,6 +132,22 @@ def test_an_answer_of_something_else(body: bytes, hub: Hub, server: HubServer) -
     server.fail("/api/models", body=body, times=2)
     with pytest.raises(NetworkError, match="does not answer as a Hub does"):
         hub.repository(REPO)
+
+
+def test_an_answer_without_end(hub: Hub, server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "MAX_ANSWER", 100_000)
+    server.fail("/api/models", body=b" " * 30_000_000, chunked=True)
+    with pytest.raises(NetworkError, match="does not answer as a Hub does") as caught:
+        hub.repository(REPO)
+    assert "more than 100000 bytes" in caught.value.why and server.sent < 30_000_000
+
+
+def test_redirects_without_end(hub: Hub, server: HubServer) -> None:
+    for method, ask in (("HEAD", lambda: hub.file(REPO, "config.json")), ("GET", lambda: hub.repository(REPO))):
+        server.fail(method, status=302, times=999, headers={"Location": f"/{REPO}/resolve/main/config.json"})
+        with pytest.raises(NetworkError, match="cannot be read") as caught:
+            ask()
+        assert "redirects" in caught.value.why and server.count(method) < 30
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,20 @@ from pathlib import Path
 import pytest
 
 from edgellm.engine.llama import LlamaEngine
+from edgellm.engine.quantize import Quantizer
 from edgellm.engine.residence import Kernels, copied_nbytes
 from edgellm.errors import ContextTooLarge, CorruptFile, DoesNotFit, UsageError
 from edgellm.formats.gguf_file import GGUFFile
+from edgellm.formats.quant_types import named_type
 from edgellm.machine.cpu import Cpu
 from edgellm.machine.memory import Room
-from edgellm.models.fit import read_outline
-from edgellm.models.memory import MemoryNeed, RunPlan, choose_context, estimate, require_fit
-from edgellm.models.outline import Outline, cache_type
+from edgellm.models.fit.memory import MemoryNeed, RunPlan, choose_context, estimate, require_fit
+from edgellm.models.fit.outline import Outline, cache_type
+from edgellm.models.fit.verdict import read_outline
 from edgellm.settings import Settings
+from edgellm.weights.random_model import write_random_model
 from tests.engine import bitnet_file
+from tests.measure.shapes import tiny
 from tests.models.shapes import PHI3_MINI, SMALL_LLAMA, SMALL_PHI3, write_shape
 
 GB = 10**9
@@ -35,7 +39,7 @@ def run_peak(model: str, *, n_ctx: int, kv_type: str, n_words: int) -> int:
     command += ["-c", str(n_ctx), "--kv", kv_type.lower(), "-t", "2"]
     result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    return int(json.loads(result.stdout)["stats"]["peak_resident_bytes"])
+    return int(json.loads(result.stdout)["data"]["stats"]["peak_resident_bytes"])
 
 
 def check_accuracy(path: Path, plans: Iterable[tuple[int, str]], *, n_words: int, model: str = "") -> None:
@@ -76,6 +80,19 @@ def test_a_small_ternary_model_is_estimated_within_a_tenth(
     check_accuracy(path, [(1024, "F16"), (4096, "Q8_0")], n_words=40)
 
 
+@pytest.mark.engine
+def test_experts_are_estimated_within_a_tenth(with_engine: Settings, llama: LlamaEngine, tmp_path: Path) -> None:
+    """100 MB of experts: twice as much would show if the file's pages stayed."""
+    check_accuracy(write_experts(tmp_path / "experts.gguf", llama), [(512, "F16")], n_words=40)
+
+
+def write_experts(path: Path, llama: LlamaEngine) -> Path:
+    shape = tiny("maple", n_layer=4, n_embd=1024, n_ff=512, n_expert=64, n_expert_used=8)
+    codec = Quantizer(llama.installed.libraries, 1)
+    write_random_model(path, shape, weights=named_type("TQ2_0"), head=named_type("Q6_K"), codec=codec)
+    return path
+
+
 @pytest.mark.soak
 @pytest.mark.engine
 def test_a_2b_ternary_model_is_estimated_within_a_tenth(
@@ -110,7 +127,7 @@ def said(llama: LlamaEngine) -> Callable[[Path], str]:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("kind", ["Q4_0", "Q4_K", "Q4_1", "Q8_0", "I2_S", "TQ1_0", "TQ2_0"])
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q4_1", "Q8_0", "I2_S", "TQ1_0", "TQ2_0"])
 def test_the_engine_copies_what_we_say_it_copies(
     kind: str, said: Callable[[Path], str], vocabularies: Path, tmp_path: Path
 ) -> None:
@@ -128,9 +145,24 @@ def test_the_engine_copies_what_we_say_it_copies(
 def test_what_is_copied_leaves_the_file_s_pages(llama: LlamaEngine, vocabularies: Path, tmp_path: Path) -> None:
     """The engine itself keeps both; a model that needs 1 GB would show 2."""
     path = write_shape(tmp_path / "m.gguf", SMALL_PHI3, "Q4_0", vocabularies / "ggml-vocab-phi-3.gguf")
-    need = estimate(read_outline(path), RunPlan())
-    if not need.copied:
+    if not estimate(read_outline(path), RunPlan()).copied:
         pytest.skip("this CPU has no kernels that copy Q4_0")
+    check_pages(llama, path)
+
+
+@pytest.mark.engine
+def test_experts_are_copied_and_leave_the_file_s_pages(
+    llama: LlamaEngine, said: Callable[[Path], str], tmp_path: Path
+) -> None:
+    path = write_experts(tmp_path / "experts.gguf", llama)
+    copied = re.search(r"CPU_TERNARY model buffer size = +([\d.]+) MiB", said(path))
+    assert copied is not None
+    assert float(copied[1]) == pytest.approx(estimate(read_outline(path), RunPlan()).copied / 2**20, abs=0.02)
+    check_pages(llama, path)
+
+
+def check_pages(llama: LlamaEngine, path: Path) -> None:
+    need = estimate(read_outline(path), RunPlan())
     before = resident_pages_of(path)
     model = llama.load(path)
     mapped = resident_pages_of(path)
@@ -149,24 +181,33 @@ def resident_pages_of(path: Path) -> int:
 def test_what_is_copied_depends_on_the_cpu() -> None:
     shape = (3072, 9216)
     plain = 3072 * 9216 // 256 * 144
-    assert copied_nbytes("Q4_K", shape, Kernels.AVX2) == copied_nbytes("Q4_K", shape, Kernels.NEON) == plain
-    assert copied_nbytes("Q4_K", shape, Kernels.AMX) == plain + 3072 * 9216 // 256 * 4
+    packed = 3072 * 9216 // 256 * 148
+    assert copied_nbytes("Q4_K", shape, Kernels.AVX2) == copied_nbytes("Q4_K", shape, Kernels.AMX) == packed
+    assert copied_nbytes("Q4_K", shape, Kernels.NEON) == plain
+    assert copied_nbytes("Q4_K", (256, 17), Kernels.AVX2) == 32 * 148  # rows are padded to 32
+    assert copied_nbytes("Q5_K", shape, Kernels.AMX) == 3072 * 9216 // 256 * 180
+    assert copied_nbytes("Q6_K", shape, Kernels.AVX512) == 3072 * 9216 // 256 * 212
     assert copied_nbytes("Q4_K", shape, Kernels.PLAIN) is None
     assert copied_nbytes("Q4_1", shape, Kernels.AVX512) is None and copied_nbytes("Q4_1", shape, Kernels.AMX)
-    assert copied_nbytes("Q6_K", shape, Kernels.AVX512) is None and copied_nbytes("Q6_K", shape, Kernels.NEON)
+    assert copied_nbytes("Q6_K", shape, Kernels.AVX2, gathered=True) is None  # a tied head stays in the file
+    assert copied_nbytes("Q6_K", shape, Kernels.PLAIN) is None and copied_nbytes("Q6_K", shape, Kernels.NEON)
     assert copied_nbytes("Q2_K", shape, Kernels.AVX512) and copied_nbytes("Q2_K", shape, Kernels.AVX2) is None
-    assert copied_nbytes("Q4_0", (3072, 9217), Kernels.AVX2) is None  # not interleaved by eight
+    assert copied_nbytes("Q4_0", (3072, 9217), Kernels.AVX2) == 9232 * 3072 // 32 * 18
+    assert copied_nbytes("Q4_0", (96, 9217), Kernels.AVX2) is None  # neither ours nor interleaved by eight
+    assert copied_nbytes("Q4_K", (3072, 520, 8), Kernels.AVX2) == 3072 * 520 * 8 // 256 * 144  # ends within a panel
     assert copied_nbytes("F32", (3072,), Kernels.AMX) is None
 
 
 def test_ternary_matrices_are_packed_or_kept_as_they_are_whichever_is_more() -> None:
     packed = 2560 * 6912 // 4 + 4 * 6912
-    assert (
-        copied_nbytes("I2_S", (2560, 6912), Kernels.AVX2)
-        == copied_nbytes("TQ1_0", (2560, 6912), Kernels.PLAIN)
-        == packed
-    )
+    assert copied_nbytes("I2_S", (2560, 6912), Kernels.AVX2) == packed
     assert copied_nbytes("TQ2_0", (2560, 6912), Kernels.NEON) == 2560 * 6912 // 256 * 66
+    assert copied_nbytes("TQ2_0", (2048, 512, 256), Kernels.NEON) == 512 * 256 * 2048 // 256 * 66
+    assert copied_nbytes("TQ2_0", (2048, 520, 256), Kernels.AVX2) is None, "an expert ends within a panel"
+    # TQ1_0 takes more when it is packed, and rows may turn out to have blocks with different scales
+    assert copied_nbytes("TQ1_0", (2560, 6912), Kernels.PLAIN) == 2560 * 6912 // 256 * 66
+    assert copied_nbytes("Q2_0", (2560, 6912), Kernels.AVX2) == 2560 * 6912 // 64 * 18
+    assert copied_nbytes("Q1_0", (2560, 17), Kernels.AVX512) == 32 * (2560 // 128 * 18)
     assert copied_nbytes("I2_S", (128, 17), Kernels.AVX2) == 32 * (128 // 4 + 4)  # rows are padded to 32
 
 
@@ -199,7 +240,8 @@ def test_a_head_that_is_the_embedding_is_copied_and_mapped(vocabularies: Path, t
     tied = replace(untied, tensors=tuple(info for info in untied.tensors if info.name != "output.weight"))
     embedding = next(info.nbytes for info in tied.tensors if info.name == "token_embd.weight")
     one, two = (estimate(each, RunPlan(), Kernels.AVX2) for each in (untied, tied))
-    assert two.copied == one.copied + embedding
+    head = next(info for info in untied.tensors if info.name == "output.weight")
+    assert two.copied == one.copied - (copied_nbytes(head.type.name, head.shape, Kernels.AVX2) or 0) + embedding
 
 
 def test_phi3_at_128k_needs_48_gib_of_cache(vocabularies: Path, tmp_path: Path) -> None:
@@ -233,7 +275,7 @@ def test_too_little_memory_is_refused_with_the_parts() -> None:
     need = MemoryNeed(mapped=GB, copied=0, kv_cache=2 * GB, compute=10**8, slack=10**8, address_space=4 * GB)
     plan = RunPlan(4096)
     require_fit(need, Room(need.total), name="m", plan=plan)
-    with pytest.raises(DoesNotFit, match=r"m needs 3\.20 GB at 4,096 tokens, 3\.00 GB is available") as caught:
+    with pytest.raises(DoesNotFit, match=r"m needs 3\.20 GB at 4,096 tokens, but only 3\.00 GB is available") as caught:
         require_fit(need, Room(3 * GB), name="m", plan=plan)
     assert "weights 1.00, KV cache 2.00" in caught.value.why and caught.value.exit_code == 5
     with pytest.raises(DoesNotFit, match=r"4\.00 GB of address space"):

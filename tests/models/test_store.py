@@ -9,22 +9,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgellm.errors import CorruptFile, ModelNotFound, UsageError
 from edgellm.files import locked
-from edgellm.models.cards import read_cards
-from edgellm.models.hub import Hub
+from edgellm.models.hub.client import Hub
+from edgellm.models.local.cards import read_cards
+from edgellm.models.local.registration import default_name, register
+from edgellm.models.local.removal import leftovers, prune, remove
+from edgellm.models.local.store import InstalledModel, Store, StoredFile
+from edgellm.models.local.usage import read_usage, record
+from edgellm.models.local.verification import verify
 from edgellm.models.pull import install, make_plan
 from edgellm.models.recipe import Choice, HubSource
-from edgellm.models.registering import default_name, register
-from edgellm.models.removing import leftovers, prune, remove
 from edgellm.models.resolve import resolve
-from edgellm.models.store import InstalledModel, Part, Store
-from edgellm.models.usage import read_usage, record
-from edgellm.models.verifying import verify
 from edgellm.settings import Settings, resource_directory
 from tests.models.hub_server import HubServer
 from tests.weights.gguf_maker import write_llama
@@ -132,7 +133,7 @@ def test_resolving_prefers_paths_then_installed_then_recipes(tmp_path: Path, mon
     Path("file").write_bytes(b"")
     for path in ("file", "./file", str(tmp_path / "file")):
         assert resolve(path, store, RECIPES) == Path(path)
-    with pytest.raises(ModelNotFound, match="is no file that can be read"):
+    with pytest.raises(ModelNotFound, match="is not a readable file"):
         resolve("./nosuch.gguf", store, RECIPES)
     with pytest.raises(ModelNotFound) as caught:
         resolve("smolm2", store, RECIPES)
@@ -142,7 +143,8 @@ def test_resolving_prefers_paths_then_installed_then_recipes(tmp_path: Path, mon
 def test_importing_checks_and_hashes(store: Store, tmp_path: Path) -> None:
     path = write_llama(tmp_path / "a.gguf")
     model = register(path, store, name="mine")
-    assert model == register(path, store, name="mine")  # the same again is no conflict
+    again = register(path, store, name="mine")  # the same again is no conflict
+    assert replace(again, installed=model.installed) == model
     assert len(model.sha256) == 64 and [checked.ok for checked in verify([model])] == [True]
     other = write_llama(tmp_path / "b.gguf")
     with pytest.raises(UsageError, match="already"):
@@ -223,16 +225,26 @@ def test_prune_finds_what_nobody_needs_and_nothing_else(
     arriving, aside, foreign = blobs / "abc.edgellm.incomplete", blobs / "abd.corrupt", blobs / "abe.incomplete"
     download = settings.downloads / "pip-x-1" / "out" / "x.whl"
     work = store.directory / ".conv.work" / "converted.gguf"
-    for path in (orphan, partial, arriving, aside, foreign, download, work):
+    asked = settings.evaluations / "work" / "0123" / "any-slots.jsonl"
+    for path in (orphan, partial, arriving, aside, foreign, download, work, asked):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"1234567")
     gone = add(store, "gone")
     gone.path.unlink()
-    found = leftovers(store, settings.downloads, hub.cache)
-    expected = {orphan, partial, arriving, aside, download.parents[1], work.parent, store.manifest("gone")}
+    found = leftovers(store, settings, hub.cache)
+    expected = {
+        orphan,
+        partial,
+        arriving,
+        aside,
+        download.parents[1],
+        work.parent,
+        asked.parent,
+        store.manifest("gone"),
+    }
     assert {leftover.path for leftover in found} == expected
-    assert sum(leftover.size for leftover in found) == 6 * 7
-    assert len(prune(found, store)) == len(expected) and leftovers(store, settings.downloads, hub.cache) == []
+    assert sum(leftover.size for leftover in found) == 7 * 7
+    assert len(prune(found, store)) == len(expected) and leftovers(store, settings, hub.cache) == []
     assert all(model.is_whole for model in kept) and foreign.exists() and not orphan.parent.exists()
     assert store.names() == ["Q8_0", "kept", "x"]
 
@@ -241,15 +253,17 @@ def test_prune_leaves_alone_what_is_being_made(store: Store, hub: Hub, settings:
     add(store, "kept")
     partial = store.file_path("new", "model.gguf.part")
     arriving = hub.cache / "models--a--b" / "blobs" / "abc.edgellm.incomplete"
-    for path in (partial, arriving):
+    answers = settings.evaluations / "work" / "0123" / "any-slots.answers.part"
+    for path in (partial, arriving, answers):
         path.parent.mkdir(parents=True)
         path.write_bytes(b"123")
-    found = leftovers(store, settings.downloads, hub.cache)
-    with locked(store.lock_path("new")), locked(hub.cache / ".locks" / "models--a--b" / "abc.lock"):
-        assert prune(found, store) == [] and partial.exists() and arriving.exists()
+    found = leftovers(store, settings, hub.cache)
+    blob_lock = hub.cache / ".locks" / "models--a--b" / "abc.lock"
+    with locked(store.lock_path("new")), locked(blob_lock), locked(answers):
+        assert prune(found, store) == [] and partial.exists() and arriving.exists() and answers.exists()
     # Made use of between the look and the deletion.
     store.add(InstalledModel("new", partial, 3, "0" * 64, "test", ""))
-    assert [leftover.path for leftover in prune(found, store)] == [arriving] and partial.exists()
+    assert [leftover.path for leftover in prune(found, store)] == [answers.parent, arriving] and partial.exists()
 
 
 def test_usage_survives_many_writers(settings: Settings, tmp_path: Path) -> None:
@@ -310,14 +324,15 @@ def test_a_home_that_cannot_be_written_costs_only_the_memory_of_it(store: Store,
 KILLED = """
 import sys
 from pathlib import Path
-from edgellm.models.removing import remove
-from edgellm.models.store import InstalledModel, Store
+from edgellm.models.local.removal import remove
+from edgellm.models.local.store import InstalledModel, Store
 store = Store(Path(sys.argv[1]))
 sys.stdout.write("started\\n"); sys.stdout.flush()
 for i in range(10**9):
     path = store.file_path(f"m{i % 7}", "model.gguf")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"12345")
+    path.with_suffix(".new").write_bytes(b"12345")
+    path.with_suffix(".new").rename(path)
     model = InstalledModel(f"m{i % 7}", path, 5, "0" * 64, "test", "")
     store.add(model)
     if i % 3: remove(store, model, Path("/nonexistent"))
@@ -333,7 +348,7 @@ def test_a_killed_process_leaves_names_with_files_and_no_lock(kills: int, store:
             time.sleep(0.05 + 0.013 * kill % 0.2)
             process.send_signal(signal.SIGKILL)
         assert all(model.is_whole for model in store.all())
-        prune(leftovers(store, settings.downloads, NOWHERE), store)
+        prune(leftovers(store, settings, NOWHERE), store)
         files = set(store.directory.rglob("*.gguf"))
         assert files == {model.path for model in store.all()}
         for model in store.list():
@@ -343,5 +358,6 @@ def test_a_killed_process_leaves_names_with_files_and_no_lock(kills: int, store:
 def test_parts_know_whether_they_are_whole(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"123")
-    assert Part(path, 3, "").is_whole and not Part(path, 4, "").is_whole and not Part(tmp_path / "y", 3, "").is_whole
+    assert StoredFile(path, 3, "").is_whole and not StoredFile(path, 4, "").is_whole
+    assert not StoredFile(tmp_path / "y", 3, "").is_whole
     assert re.fullmatch(r"\.a%2Fb:q\.lock", Store(tmp_path).lock_path("a/b:q").name)

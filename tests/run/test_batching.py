@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from edgellm.engine.base import Sampling
 from edgellm.engine.fake import FakeModel, FakeSequences
+from edgellm.engine.sampling import Sampling
 from edgellm.run.batching import Batcher, Job, Result
 
 GREEDY = Sampling(temperature=0)

@@ -2,10 +2,11 @@
 
 import pytest
 
-from edgellm.engine.base import Sampling
 from edgellm.engine.fake import FakeContext, FakeModel
+from edgellm.engine.sampling import Sampling
 from edgellm.errors import PromptTooLong
-from edgellm.run.generation import NO_TOKEN, Event, Finished, Limits, Looped, Prefill, Text, generate
+from edgellm.run.events import NO_TOKEN, End, Event, Looped, Prefill, Text
+from edgellm.run.generation import Limits, generate
 
 GREEDY = Sampling(temperature=0)
 
@@ -25,7 +26,7 @@ def text_of(events: list[Event]) -> str:
 def test_ends_when_the_model_stops() -> None:
     model = FakeModel(["Hello!"])
     events = answer(model, opened(model), "Hi")
-    assert text_of(events) == "Hello!" and events[-1] == Finished("stop")
+    assert text_of(events) == "Hello!" and events[-1] == End("stop")
 
 
 def test_characters_split_over_tokens_come_out_whole() -> None:
@@ -38,7 +39,7 @@ def test_characters_split_over_tokens_come_out_whole() -> None:
 def test_a_character_cut_by_the_limit_is_marked_not_lost() -> None:
     model = FakeModel(["世"])
     events = answer(model, opened(model), "x", Limits(max_tokens=2))
-    assert text_of(events) == "\ufffd" and events[-1] == Finished("length")
+    assert text_of(events) == "\ufffd" and events[-1] == End("length")
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(0, ""), (1, "a"), (3, "abc"), (6, "abcdef"), (-1, "abcdef")])
@@ -46,14 +47,14 @@ def test_the_token_limit(limit: int, expected: str) -> None:
     model = FakeModel(["abcdef"])
     events = answer(model, opened(model), "x", Limits(max_tokens=limit))
     assert text_of(events) == expected
-    assert events[-1] == Finished("stop" if limit == -1 else "length")
+    assert events[-1] == End("stop" if limit == -1 else "length")
 
 
 def test_the_context_ends_the_answer_with_every_token_that_fits() -> None:
     model = FakeModel(["a" * 100])
     context = opened(model, n_ctx=20)
     events = answer(model, context, "x" * 10)
-    assert events[-1] == Finished("context")
+    assert events[-1] == End("context")
     assert len(context.tokens) == 19 and text_of(events) == "a" * 10
 
 
@@ -98,10 +99,10 @@ def test_interrupted_while_reading_the_prompt_and_while_answering() -> None:
     context = opened(model, n_batch=16)
     asked = iter([False, True])
     events = answer(model, context, "x" * 40, Limits(interrupted=lambda: next(asked)))
-    assert events[-1] == Finished("interrupted") and len(context.tokens) == 16
+    assert events[-1] == End("interrupted") and len(context.tokens) == 16
     asked = iter([False] * 4 + [True])
     events = answer(model, context, "x" * 40, Limits(interrupted=lambda: next(asked)))
-    assert events[-1] == Finished("interrupted") and text_of(events) == "abc"
+    assert events[-1] == End("interrupted") and text_of(events) == "abc"
 
 
 LOOP = "Why? " + "Because it is so. " * 60
@@ -111,7 +112,7 @@ def test_an_endless_repetition_ends_the_answer_and_is_cut_off() -> None:
     model = FakeModel([LOOP])
     events = answer(model, opened(model, n_ctx=2000), "x")
     looped = next(event for event in events if isinstance(event, Looped))
-    assert events[-1] == Finished("repetition") and not looped.retrying
+    assert events[-1] == End("repetition") and not looped.retrying
     assert looped.loop.repetitions >= 3 and "Because it is so" in looped.loop.unit
     assert text_of(events)[: looped.kept_tokens] in ("Why? Because it is so. ", "Why? Because it is so.", LOOP[:22])
     assert len(text_of(events)) < len(LOOP) / 2
@@ -121,7 +122,7 @@ def test_an_endless_repetition_ends_the_answer_and_is_cut_off() -> None:
 def test_without_the_guard_it_goes_on() -> None:
     model = FakeModel([LOOP])
     events = answer(model, opened(model, n_ctx=2000), "x", Limits(loop_guard=False))
-    assert text_of(events) == LOOP and events[-1] == Finished("stop")
+    assert text_of(events) == LOOP and events[-1] == End("stop")
 
 
 def test_a_retry_goes_on_from_before_the_loop_with_penalties_and_only_once() -> None:
@@ -133,14 +134,14 @@ def test_a_retry_goes_on_from_before_the_loop_with_penalties_and_only_once() -> 
     events = answer(model, context, "x", Limits(retry=True))
     at = next(n for n, event in enumerate(events) if isinstance(event, Looped))
     kept = text_of(events[:at])[: events[at].kept_tokens]  # type: ignore[union-attr]
-    assert events[at].retrying and events[-1] == Finished("stop")  # type: ignore[union-attr]
+    assert events[at].retrying and events[-1] == End("stop")  # type: ignore[union-attr]
     assert text_of(events[at:]) == "And that is all."
     assert bytes(context.tokens).decode() == f"x{kept}And that is all."
     assert samplings[0] == GREEDY and samplings[1].dry_multiplier > 0 and samplings[1].repeat_penalty > 1
     again = FakeModel([LOOP, LOOP])
     events = answer(again, opened(again, n_ctx=2000), "x", Limits(retry=True))
     assert [event.retrying for event in events if isinstance(event, Looped)] == [True, False]
-    assert events[-1] == Finished("repetition")
+    assert events[-1] == End("repetition")
 
 
 def test_a_retry_within_a_character_stays_whole() -> None:
@@ -152,9 +153,9 @@ def test_a_retry_within_a_character_stays_whole() -> None:
 def test_a_time_limit_ends_reading_and_answering() -> None:
     model = FakeModel(["a"])
     events = answer(model, opened(model), "x" * 40, Limits(max_seconds=0.0))
-    assert events[-1] == Finished("time") and text_of(events) == ""
+    assert events[-1] == End("time") and text_of(events) == ""
     events = answer(model, opened(model), "x" * 40, Limits(max_seconds=100.0))
-    assert events[-1] == Finished("stop")
+    assert events[-1] == End("stop")
 
 
 def test_an_answer_goes_on_after_what_there_is_of_it() -> None:

@@ -1,77 +1,129 @@
-"""Conversations: what the template sees, what is kept after each kind of end, what is reused."""
+"""Prompts and answers of one model: what the template sees, what is reused, and who may compute."""
+
+import threading
+from collections.abc import Callable
 
 import pytest
 
-from edgellm.engine.base import Sampling
 from edgellm.engine.fake import FakeModel
+from edgellm.engine.sampling import Sampling
 from edgellm.errors import PromptTooLong, UnsupportedModel, UsageError
-from edgellm.models.memory import RunPlan
+from edgellm.models.fit.memory import RunPlan
 from edgellm.run.chat_template import ChatTemplate
-from edgellm.run.generation import Limits, Text
-from edgellm.run.session import SUMMARISE, Session
+from edgellm.run.events import Text
+from edgellm.run.generation import Limits
+from edgellm.run.loader import LoadedModel
+from edgellm.run.message import Message
+from edgellm.run.session import Session, Turn
 from edgellm.run.telemetry import Meter
 
 GREEDY = Sampling(temperature=0)
 
 
-def opened(model: FakeModel, n_ctx: int = 500, system: str | None = None) -> Session:
-    return Session(model, RunPlan(n_ctx=n_ctx, n_batch=16), n_threads=1, system=system)
+def opened(model: FakeModel, n_ctx: int = 500) -> LoadedModel:
+    return LoadedModel("fake", model, RunPlan(n_ctx=n_ctx, n_batch=16))
 
 
-def ask(session: Session, text: str, limits: Limits | None = None) -> str:
-    events = session.ask(text, GREEDY, limits or Limits())
-    return "".join(event.text for event in events if isinstance(event, Text))
+def user(text: str) -> list[Message]:
+    return [Message(role="user", content=text)]
 
 
-def test_question_and_answer_join_the_conversation() -> None:
-    session = opened(FakeModel(["Hello!", "Fine."]), system="Be brief.")
-    assert ask(session, "Hi") == "Hello!" and ask(session, "How are you?") == "Fine."
-    assert [message["role"] for message in session.messages] == ["system", "user", "assistant", "user", "assistant"]
-    assert session.messages[-1]["content"] == "Fine."
+def answer(session: Session, messages: list[Message], limits: Limits | None = None) -> Turn:
+    turn = session.turn(messages)
+    list(session.answer(turn, GREEDY, limits or Limits()))
+    return turn
 
 
 def test_the_second_turn_computes_only_what_is_new() -> None:
-    session = opened(FakeModel(["Hello!", "Fine."]))
-    ask(session, "Hi")
-    before = len(session.context.tokens)
+    session = Session(opened(FakeModel(["Hello!", "Fine."])))
+    first = answer(session, user("Hi"))
+    before = len(session.model.context.tokens)
+    turn = session.turn([*user("Hi"), Message(role="assistant", content=first.text), *user("How are you?")])
     meter = Meter(n_ctx=500)
-    list(meter.watch(session.ask("How are you?", GREEDY, Limits())))
-    assert meter.prefill.reused == before
+    list(meter.watch(session.answer(turn, GREEDY, Limits())))
+    assert meter.prefill.reused == before and turn.text == "Fine." and turn.reason == "stop"
 
 
-def test_an_answer_that_was_stopped_is_kept_as_far_as_it_came() -> None:
-    session = opened(FakeModel(["abcdef"]))
-    assert ask(session, "Hi", Limits(max_tokens=3)) == "abc"
-    assert session.messages[-1]["content"] == "abc"
+def test_two_sessions_share_the_context_of_a_model() -> None:
+    model = opened(FakeModel(["one", "two"]))
+    first, second = Session(model), Session(model)
+    assert answer(first, user("Hi")).text == "one" and answer(second, user("Ho")).text == "two"
+    assert len(model.context.tokens) == len(second.turn(user("Ho")).prompt) + len("two")
 
 
-def test_a_turn_that_never_began_leaves_the_conversation_as_it_was() -> None:
-    session = opened(FakeModel(["Hello!"]), n_ctx=90)
-    ask(session, "Hi")
-    kept = list(session.messages)
+def test_a_turn_that_never_began_is_not_remembered() -> None:
+    session = Session(opened(FakeModel(["Hello!"]), n_ctx=90))
+    kept = answer(session, user("Hi"))
     with pytest.raises(PromptTooLong):
-        ask(session, "x" * 100)
-    assert session.messages == kept
-    ask(session, "y", Limits(interrupted=lambda: True))
-    assert session.messages == kept
-
-
-def test_restarting_keeps_or_replaces_the_system_message() -> None:
-    session = opened(FakeModel(), system="one")
-    ask(session, "Hi")
-    session.restart()
-    assert session.messages == [{"role": "system", "content": "one"}]
-    session.restart(system="two")
-    assert session.messages == [{"role": "system", "content": "two"}]
+        answer(session, user("x" * 100))
+    answer(session, user("y"), Limits(interrupted=lambda: True))
+    assert session.last is kept
 
 
 def test_a_model_without_a_template_can_complete_but_not_chat() -> None:
-    session = opened(FakeModel(["there was"], chat_template=""))
+    session = Session(opened(FakeModel(["there was"], chat_template="")))
     with pytest.raises(UnsupportedModel, match="not a chat model"):
-        ask(session, "Hi")
+        session.turn(user("Hi"))
     events = session.complete("Once upon a time", GREEDY, Limits())
     assert "".join(event.text for event in events if isinstance(event, Text)) == "there was"
-    assert session.messages == []
+    assert session.last is None
+
+
+def test_one_thread_cannot_begin_a_second_answer_and_another_one_waits() -> None:
+    model = opened(FakeModel(["one", "two"]))
+    stream = Session(model).complete("a", GREEDY, Limits())
+    next(stream)
+    with pytest.raises(UsageError, match="in the middle of another answer"):
+        next(Session(model).complete("b", GREEDY, Limits()))
+    texts: list[str] = []
+    other = threading.Thread(
+        target=lambda: texts.extend(
+            e.text for e in Session(model).complete("c", GREEDY, Limits()) if isinstance(e, Text)
+        )
+    )
+    other.start()
+    other.join(0.1)
+    assert other.is_alive() and texts == []
+    stream.close()
+    other.join(10)
+    assert "".join(texts) in ("one", "two")
+
+
+@pytest.mark.parametrize(
+    "begin", [lambda model: model.context, lambda model: model.embedder, lambda model: model.guard()]
+)
+def test_a_closed_model_says_so_whatever_it_is_used_for(begin: Callable[[LoadedModel], object]) -> None:
+    model = opened(FakeModel())
+    model.close()
+    model.close()
+    with pytest.raises(UsageError, match="the model fake is closed"):
+        begin(model)
+
+
+def test_a_model_that_is_closed_in_the_middle_of_an_answer() -> None:
+    model = opened(FakeModel(["Hello!"]))
+    events = Session(model).complete("a", GREEDY, Limits())
+    while not isinstance(next(events), Text):
+        pass
+    model.close()
+    with pytest.raises(UsageError, match="is closed"):
+        next(events)
+
+
+def test_what_is_held_goes_with_the_model() -> None:
+    class Held:
+        closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
+
+    model, first, second = opened(FakeModel()), Held(), Held()
+    with model.holding(first):
+        assert first.closed == 0
+    with model.holding(second):
+        model.close()
+        assert second.closed == 1
+    assert (first.closed, second.closed) == (1, 1)
 
 
 def test_templates_render_with_special_tokens_and_helpers() -> None:
@@ -81,7 +133,7 @@ def test_templates_render_with_special_tokens_and_helpers() -> None:
         bos="<s>",
         eos="</s>",
     )
-    assert template.render([{"role": "user", "content": "é<"}]) == '<s>[user]"é<"[assistant]</s>'
+    assert template.render(user("é<")) == '<s>[user]"é<"[assistant]</s>'
 
 
 @pytest.mark.parametrize(
@@ -97,78 +149,9 @@ def test_templates_render_with_special_tokens_and_helpers() -> None:
 )
 def test_a_template_that_fails_or_is_hostile_is_one_error(source: str) -> None:
     with pytest.raises(UsageError, match="refuses this conversation"):
-        ChatTemplate(source).render([{"role": "user", "content": "x"}])
+        ChatTemplate(source).render(user("x"))
 
 
 def test_a_template_that_does_not_parse() -> None:
     with pytest.raises(UnsupportedModel, match="broken"):
         ChatTemplate("{% for %}")
-
-
-def test_an_answer_is_given_again_and_replaces_the_old_one() -> None:
-    session = opened(FakeModel(["one", "two", "three"]))
-    ask(session, "Hi")
-    list(session.again(GREEDY, Limits()))
-    assert [message["content"] for message in session.messages] == ["Hi", "two"]
-    list(session.again(GREEDY, Limits(interrupted=lambda: True)))
-    assert session.messages[-1]["content"] == "two"
-    with pytest.raises(UsageError):
-        list(opened(FakeModel()).again(GREEDY, Limits()))
-
-
-def test_after_a_loop_the_answer_goes_on_from_before_it() -> None:
-    session = opened(FakeModel(["Well. " + "It is so. " * 80, "The end."]), n_ctx=2000)
-    ask(session, "Why?")
-    kept = session.messages[-1]["content"]
-    assert kept.startswith("Well. It is") and len(kept) < 30
-    list(session.again(GREEDY, Limits()))
-    assert session.messages[-1]["content"] == kept + "The end." and len(session.messages) == 2
-    ask(session, "Hm?")
-    assert len(session.messages) == 4
-
-
-def test_undoing_takes_question_and_answer() -> None:
-    session = opened(FakeModel(["one", "two"]), system="s")
-    ask(session, "first")
-    ask(session, "second")
-    assert [message["content"] for message in session.undo()] == ["second", "two"]
-    assert [message["content"] for message in session.undo()] == ["first", "one"]
-    assert session.undo() == [] and session.system == "s"
-
-
-def test_a_summary_takes_the_place_of_what_it_covers() -> None:
-    session = opened(FakeModel(["one", "two", "A summary.", "three"]), n_ctx=2000, system="s")
-    ask(session, "first")
-    ask(session, "second")
-    list(session.compact(GREEDY, Limits()))
-    assert [message["content"] for message in session.messages] == ["s", SUMMARISE, "A summary."]
-    assert ask(session, "third") == "three"
-
-
-def test_a_summary_covers_what_fits_and_the_rest_stays() -> None:
-    session = opened(FakeModel(["x" * 150, "y" * 150, "A summary."]), n_ctx=750)
-    ask(session, "first")
-    ask(session, "second")
-    list(session.compact(GREEDY, Limits()))
-    assert [message["content"][:10] for message in session.messages] == [
-        SUMMARISE[:10],
-        "A summary.",
-        "second",
-        "y" * 10,
-    ]
-
-
-def test_a_summary_that_is_stopped_or_impossible_changes_nothing() -> None:
-    session = opened(FakeModel(["one", "A long summary. " * 6]), n_ctx=2000)
-    with pytest.raises(UsageError, match="nothing to summarise"):
-        list(session.compact(GREEDY, Limits()))
-    ask(session, "first")
-    kept = list(session.messages)
-    count = iter(range(1000))
-    list(session.compact(GREEDY, Limits(interrupted=lambda: next(count) > 60)))
-    assert session.messages == kept
-    small = opened(FakeModel(["x" * 200]), n_ctx=300)
-    ask(small, "first")
-    with pytest.raises(PromptTooLong, match="too long to be summarised"):
-        list(small.compact(GREEDY, Limits()))
-    assert len(small.messages) == 2

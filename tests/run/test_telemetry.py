@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgellm.machine.energy import EnergyMeter
-from edgellm.run.generation import Event, Finished, Prefill, Text
+from edgellm.run.events import Drafted, End, Event, Prefill, Text
 from edgellm.run.telemetry import Meter
-from edgellm.ui.live import final_lines
+from edgellm.ui.live import final_lines, status_line
 
 
 class Clock:
@@ -26,7 +26,7 @@ def test_rates_and_times() -> None:
 
     def events() -> "list[tuple[float, Event]]":
         timed: list[tuple[float, Event]] = [(0.0, Prefill(10, 50, 10)), (2.0, Prefill(50, 50, 10)), (0.5, Text("a"))]
-        return [*timed, *[(0.25, Text("b"))] * 20, (0.0, Finished("stop"))]
+        return [*timed, *[(0.25, Text("b"))] * 20, (0.0, End("stop"))]
 
     def play() -> "object":
         for delay, event in events():
@@ -43,6 +43,22 @@ def test_rates_and_times() -> None:
     assert stats.available_bytes > 0
 
 
+def test_drafts_are_counted_and_shown() -> None:
+    meter = Meter(n_ctx=100)
+    texts: list[Event] = [Text(str(token), token) for token in range(10)]
+    list(meter.watch([Prefill(5, 5, 0), *texts, Drafted(4, 3), Drafted(9, 5), End("stop")]))
+    stats = meter.stats()
+    assert (stats.completion_tokens, stats.drafted_tokens, stats.accepted_tokens) == (10, 9, 5)
+    assert stats.tokens_per_pass == 2.0
+    assert "drafts   5 of 9 drafted tokens were right, 2.00 tokens a pass" in final_lines(stats, "2 threads")
+    assert "2.0 a pass" in status_line(stats, width=140)
+    plain = Meter(n_ctx=100)
+    list(plain.watch([Text("a"), End("stop")]))
+    assert plain.stats().tokens_per_pass == 1.0
+    assert "draft" not in final_lines(plain.stats(), "2 threads")
+    assert "a pass" not in status_line(plain.stats(), width=140)
+
+
 def test_cpu_and_energy_over_the_answer(tmp_path: Path) -> None:
     clock, cpu = Clock(), Clock()
     counter = tmp_path / "intel-rapl:0" / "energy_uj"
@@ -55,7 +71,7 @@ def test_cpu_and_energy_over_the_answer(tmp_path: Path) -> None:
     counter.write_text("6000000")
 
     def play() -> Iterator[Event]:
-        for index, event in enumerate([Prefill(10, 10, 0), Text("a"), Text("b"), Finished("stop")]):
+        for index, event in enumerate([Prefill(10, 10, 0), Text("a"), Text("b"), End("stop")]):
             clock.now += 1.0
             cpu.now += 1.9
             counter.write_text(str(6_000_000 + 1_000_000 * (index + 1)))
@@ -68,8 +84,8 @@ def test_cpu_and_energy_over_the_answer(tmp_path: Path) -> None:
     stats = meter.stats()
     assert stats.seconds == pytest.approx(4.0) and stats.cpu_seconds == pytest.approx(7.6)
     assert stats.cores_used == pytest.approx(1.9) and stats.energy_joules == pytest.approx(4.0)
-    assert "1.9 cores in use, 4 J (2 J a token)" in final_lines(stats)
-    assert final_lines(replace(stats, energy_joules=None)).endswith("1.9 cores in use")
+    assert "1.9 cores in use, 4 J (2 J a token)" in final_lines(stats, "2 threads")
+    assert final_lines(replace(stats, energy_joules=None), "2 threads").endswith("1.9 cores in use; 2 threads")
 
 
 def test_nothing_generated_gives_zeros_not_errors() -> None:

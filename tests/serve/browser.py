@@ -17,6 +17,7 @@ import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -37,7 +38,8 @@ class Page:
         self._session = session
         self.requested: list[str] = []
         self.problems: list[str] = []
-        self.answers: dict[str, bytes] = {}
+        self.posted: list[Any] = []
+        self.answers: dict[str, tuple[int, str, bytes]] = {}
 
     def send(self, method: str, **params: Any) -> Any:
         return self._browser.wait(self._browser.call(method, params, self._session))
@@ -64,20 +66,46 @@ class Page:
         self.evaluate(f"document.querySelector({json.dumps(selector)}).focus()")
         self.send("Input.insertText", text=text)
 
-    def press_enter(self) -> None:
+    def press_enter(self, *, shift: bool = False) -> None:
+        key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r", "modifiers": 8 * shift}
         for kind in ("keyDown", "keyUp"):
-            self.send(
-                "Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r"
-            )
+            self.send("Input.dispatchKeyEvent", type=kind, **key)
 
-    def answer_instead(self, pattern: str, body: bytes) -> None:
-        """From now on a request whose URL matches gets this stream of events, not the server's."""
-        self.answers[pattern] = body
-        self.send("Fetch.enable", patterns=[{"urlPattern": each} for each in self.answers])
+    def press_escape(self) -> None:
+        for kind in ("keyDown", "keyUp"):
+            self.send("Input.dispatchKeyEvent", type=kind, key="Escape", code="Escape", windowsVirtualKeyCode=27)
+
+    def set_offline(self, offline: bool) -> None:
+        """Cut the tab off from every server, or connect it again."""
+        self.send(
+            "Network.emulateNetworkConditions", offline=offline, latency=0, downloadThroughput=-1, uploadThroughput=-1
+        )
+
+    def reload(self) -> None:
+        self.evaluate("window.isLeft = true")  # the page that is left is complete, too
+        self.send("Page.reload")
+        self.until("!window.isLeft && document.readyState === 'complete'")
+
+    def answer_instead(
+        self, path: str, body: bytes, *, status: int = 200, media_type: str = "text/event-stream"
+    ) -> None:
+        """From now on a request for this path gets this answer, not the server's; `posted` has what it said."""
+        self.answers[path] = (status, media_type, body)
+        self.send("Fetch.enable", patterns=[{"urlPattern": f"*{each}"} for each in self.answers])
 
     def answer_itself(self) -> None:
         self.answers.clear()
         self.send("Fetch.disable")
+
+    def accessible_names(self) -> list[tuple[str, str]]:
+        """The role and the name of everything that a screen reader can go to, without what has neither."""
+        nodes = self.send("Accessibility.getFullAXTree")["nodes"]
+        shown = [node for node in nodes if not node.get("ignored") and "role" in node]
+        return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in shown]
+
+    def close(self) -> None:
+        """Close the tab."""
+        self._browser.wait(self._browser.call("Page.close", {}, self._session))
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot")["data"]))
@@ -90,9 +118,10 @@ class Page:
         elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.problems.append(params["entry"]["text"])
         elif method == "Fetch.requestPaused":
-            (body,) = self.answers.values()
-            headers = [{"name": "Content-Type", "value": "text/event-stream"}]
-            answer = {"requestId": params["requestId"], "responseCode": 200, "responseHeaders": headers}
+            status, media_type, body = self.answers[urlsplit(params["request"]["url"]).path]
+            self.posted.append(json.loads(params["request"].get("postData", "null")))
+            headers = [{"name": "Content-Type", "value": media_type}]
+            answer = {"requestId": params["requestId"], "responseCode": status, "responseHeaders": headers}
             await self._browser.call(
                 "Fetch.fulfillRequest", {**answer, "body": base64.b64encode(body).decode()}, self._session, heard=False
             )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgellm.engine.installed import InstalledEngine
-from edgellm.weights.converter import convert
+from edgellm.engine.builds.installed import InstalledEngine
+from edgellm.weights.convert.converter import convert
 from tests.conftest import REAL
+from tests.serve.browser import Browser, Page
+from tests.serve.page import Opens
 from tests.serve.server import Server
 from tests.serve.tool_model import write_tool_model
 from tests.weights import checkpoint_maker as make
@@ -59,3 +62,20 @@ def caller(tmp_path_factory: pytest.TempPathFactory, start: Callable[..., Server
     model = write_tool_model(smollm2, tmp_path_factory.mktemp("caller") / "caller.gguf")
     with start(str(model), "--slots", "1", "--ctx-size", "2048") as server:
         yield server
+
+
+@pytest.fixture
+def opens(server: Server, browser: Browser) -> Iterator[Opens]:
+    """Opens the page of the shared server, without settings of another test."""
+    pages: list[Page] = []
+
+    def opens(where: str = "", url: str = server.url, **look: Any) -> Page:
+        page = browser.open(f"{url}/{where}", **look)
+        pages.append(page)
+        page.until("!document.querySelector('#send').disabled && isOpenYet")
+        return page
+
+    yield opens
+    for page in pages:
+        page.evaluate("localStorage.clear()")
+        page.close()

@@ -21,7 +21,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from edgellm.serve.upstream import Upstream
+from edgellm.serve.workers.upstream import Upstream
 from tests.serve.server import Server
 
 ROUNDS, N_REQUESTS, N_TOKENS = 7, 40, 320

@@ -3,12 +3,12 @@
 import sys
 
 from edgellm.commands.serve import _served
-from edgellm.commands.workspace import workspace
-from edgellm.engine.installed import require
-from edgellm.serve.catalog import Catalog
+from edgellm.engine.builds.installed import require
 from edgellm.serve.options import ServeOptions
 from edgellm.serve.server import serve
+from edgellm.serve.workers.catalog import Catalog
 from edgellm.ui.console import note
+from edgellm.workspace import workspace
 
 if __name__ == "__main__":
     here = workspace(offline=True)

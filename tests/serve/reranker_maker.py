@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edgellm.formats.gguf_file import GGUFFile
 from edgellm.formats.gguf_writer import GGUFWriter
 from edgellm.formats.quant_types import named_type
-from edgellm.weights.converter import convert
+from edgellm.weights.convert.converter import convert
 from tests.weights import checkpoint_maker as make
 
 Floats = npt.NDArray[np.float32]

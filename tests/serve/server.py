@@ -52,8 +52,8 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
 
     @classmethod
-    def start(cls, *arguments: str, env: Mapping[str, str] | None = None) -> "Server":
-        port = free_port()
+    def start(cls, *arguments: str, env: Mapping[str, str] | None = None, port: int | None = None) -> "Server":
+        port = port or free_port()
         command = [sys.executable, "-m", "edgellm", "serve", *arguments, "--port", str(port)]
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,

@@ -6,7 +6,7 @@ import anthropic
 import pytest
 from anthropic.types import message_count_tokens_params, message_create_params
 
-from edgellm.serve.anthropic_requests import CountRequest, MessageRequest
+from edgellm.serve.protocols.anthropic.requests import CountRequest, MessageRequest
 from tests.serve.server import Server
 
 pytestmark = [pytest.mark.engine, pytest.mark.model]
@@ -22,10 +22,11 @@ def client(server: Server) -> anthropic.Anthropic:
 
 
 def test_every_field_of_theirs_is_known_or_refused_by_name() -> None:
-    ours = {"container", "diagnostics", "inference_geo", "speed", "user_profile_id", "workspace_id"}
-    assert set(get_type_hints(message_create_params.MessageCreateParamsBase)) - set(MessageRequest.model_fields) == ours
+    refused = {"container", "inference_geo", "service_tier", "speed"}
+    theirs = set(get_type_hints(message_create_params.MessageCreateParamsBase))
+    assert theirs - set(MessageRequest.model_fields) - set(MessageRequest.ignored) == refused
     counted = set(get_type_hints(message_count_tokens_params.MessageCountTokensParams))
-    assert counted - set(CountRequest.model_fields) == {"speed", "user_profile_id", "workspace_id"}
+    assert counted - set(CountRequest.model_fields) - set(CountRequest.ignored) == {"speed"}
 
 
 def test_a_message_whole_and_streamed(client: anthropic.Anthropic) -> None:

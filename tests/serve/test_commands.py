@@ -1,17 +1,27 @@
 """serve, ps, stop, env and connect, as a user types them."""
 
+import ast
 import json
 import re
 import shutil
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgellm.machine.identity import identify
+from edgellm.serve.clients import CLIENTS, instructions
+from edgellm.serve.clients.environment import Target
 from edgellm.settings import Settings
 from tests.commands.cli import data, edgellm, error
 from tests.serve.server import Server
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -43,17 +53,98 @@ def test_variables_for_each_shell(isolated_home: Path) -> None:
     assert missing.returncode == 3 and error(missing)["facts"]["suggestion"] == "bitnet-2b"
 
 
-@pytest.mark.parametrize("client", ["anythingllm", "open-webui", "continue", "aider", "lm-eval", "curl", "python"])
-def test_every_client_is_told_address_model_and_key(client: str) -> None:
+@pytest.mark.parametrize("client", ["anythingllm", "curl"])
+def test_a_client_is_told_address_model_and_key(client: str) -> None:
     told = data(edgellm("connect", client, "bitnet-2b", "--api-key", "sesame", "--port", "8080", "--json"))
     assert told["client"] == client and told["target"]["n_ctx"] == 4096
-    for part in ("http://127.0.0.1:8080/v1", "bitnet-2b", "sesame"):
+    for part in ("http://127.0.0.1:8080", "bitnet-2b", "sesame"):
         assert part in told["text"]
+
+
+TARGET = Target("http://127.0.0.1:8080", "my model's.v1", 2048, "it's", "minilm")
+
+
+def text(client: str, target: Target = TARGET) -> str:
+    return instructions(client, target)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_every_text_has_address_and_model(client: str) -> None:
+    said = text(client, Target("http://127.0.0.1:8080", "bitnet-2b", 2048, "sesame"))
+    assert "http://127.0.0.1:8080" in said and "bitnet-2b" in said and "sesame" in said
+    assert said.endswith("\n") and "\n\n\n" not in said and max(map(len, said.splitlines())) < 230
+
+
+def variables(client: str) -> dict[str, str]:
+    """The lines with variables of a text, as a shell reads them."""
+    lines = [line.strip() for line in text(client).splitlines()]
+    assigned = [line for line in lines if re.match(r"[A-Z_]+=", line)]
+    script = f"set -a; {'; '.join(assigned)}; env -0"
+    printed = subprocess.run(["env", "-i", "/bin/sh", "-c", script], capture_output=True, check=True)
+    pairs = (each.partition("=") for each in printed.stdout.decode().split("\0"))
+    return {name: value for name, _, value in pairs}
+
+
+def test_anythingllm_gets_the_connector_that_works_as_it_comes() -> None:
+    said = text("anythingllm")
+    assert said.index('provider "Ollama"') < said.index('"Generic OpenAI"') < said.index("PROVIDER_")
+    assert 'Chat mode "Chat" or "Query"' in said
+    values = variables("anythingllm")
+    assert values["LLM_PROVIDER"] == values["EMBEDDING_ENGINE"] == "ollama"
+    assert values["OLLAMA_BASE_PATH"] == values["EMBEDDING_BASE_PATH"] == "http://host.docker.internal:8080"
+    assert (values["OLLAMA_MODEL_PREF"], values["OLLAMA_MODEL_TOKEN_LIMIT"]) == ("my model's.v1", "2048")
+    assert values["PROVIDER_DISABLE_NATIVE_TOOL_CALLING"].split(",") == ["ollama", "generic-openai"]
+
+
+def test_open_webui_gets_no_tools_and_no_hidden_questions() -> None:
+    values = variables("open-webui")
+    assert json.loads(values["DEFAULT_MODEL_METADATA"]) == {"capabilities": {"builtin_tools": False}}
+    off = {name for name, value in values.items() if value == "False"}
+    hidden = {f"ENABLE_{what}_GENERATION" for what in ("RETRIEVAL_QUERY", "TITLE", "TAGS", "FOLLOW_UP")}
+    assert off == {"ENABLE_OLLAMA_API", *hidden}
+    assert values["OPENAI_API_BASE_URL"] == values["RAG_OPENAI_API_BASE_URL"] == "http://host.docker.internal:8080/v1"
+    assert "Builtin Tools" in text("open-webui") and "--ctx-size 16384" in text("open-webui")
+    assert 'DEFAULT_MODEL_METADATA=\'{"capabilities":{"builtin_tools":false}}\'' in text("open-webui")
+
+
+def test_what_does_not_ask_for_the_context_is_given_it() -> None:
+    (facts,) = json.loads(re.findall(r"^\{.*\}$", text("aider"), re.MULTILINE)[0]).values()
+    assert facts["max_input_tokens"] == 2048 and facts["max_output_tokens"] < 2048
+    assert '"max_input_tokens": 2048' in text("litellm")
+    config = tomllib.loads(text("codex"))
+    assert config["model"] == "my model's.v1" and config["model_context_window"] == 2048
+    provider = config["model_providers"][config["model_provider"]]
+    assert (provider["wire_api"], provider["env_key"]) == ("responses", "EDGELLM_API_KEY")
+    assert "env_key" not in text("codex", replace(TARGET, key=None))
+
+
+@pytest.mark.parametrize("client", ["python", "langchain", "litellm"])
+@pytest.mark.parametrize("model", ["smollm2", 'a"b\\c', "модель"])
+def test_programs_can_be_parsed_whatever_the_model_is_called(client: str, model: str) -> None:
+    tree = ast.parse(text(client, replace(TARGET, model=model, embedder=None)))
+    strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    assert model in strings or f"openai/{model}" in strings
+
+
+@pytest.mark.parametrize("client", ["aider", "curl", "llm", "lm-eval", "ollama"])
+def test_shells_can_parse_the_lines(client: str) -> None:
+    for key in (None, "it's"):
+        subprocess.run(["sh", "-n"], input=text(client, replace(TARGET, key=key)), text=True, check=True)
+
+
+def test_langchain_sends_texts_and_not_tokens() -> None:
+    assert "check_embedding_ctx_length=False" in text("langchain")
+    assert "edgellm serve smollm2 minilm" in text("langchain", Target("http://h:1", "smollm2", 512))
 
 
 def test_a_client_that_is_mistyped() -> None:
     wrong = edgellm("connect", "AnythinLLM", "--json")
     assert wrong.returncode == 2 and error(wrong)["why"] == "did you mean anythingllm?"
+
+
+def test_an_origin_that_is_none_is_refused_before_anything_starts() -> None:
+    wrong = edgellm("serve", "smollm2", "--allowed-origin", "chat.example", "--json")
+    assert wrong.returncode == 2 and "--allowed-origin 'chat.example' is no origin" in error(wrong)["what"]
 
 
 def test_files_that_run_the_server(tmp_path: Path) -> None:
@@ -63,7 +154,7 @@ def test_files_that_run_the_server(tmp_path: Path) -> None:
     assert "edgellm engine build --tools" in " ".join(container.stdout.split("/opt/edgellm/bin/"))
     # They are for people too, who find them from the documentation.
     for name in ("edgellm.service", "Containerfile"):
-        assert f"edgellm/serve/examples/{name}" in (ROOT / "docs" / "serve.md").read_text()
+        assert f"edgellm/serve/examples/{name}" in (ROOT / "docs" / "how-to" / "serve.md").read_text()
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd on this machine: the unit is not verified")
     path = tmp_path / "edgellm-test.service"
@@ -87,7 +178,7 @@ def test_two_servers_are_seen_asked_and_stopped(with_engine: Settings) -> None:
         assert listed[two.url]["status"] is None and listed[two.url]["problem"] == "it needs a key"
         assert "ab-1" not in json.dumps(listed)
         with_key = edgellm("ps", env={"EDGELLM_API_KEY": "ab-1 cd-2"}).stdout
-        assert re.search(rf"{one.url} +smollm2 +idle \d s +512 x 1 +\d+ MB +[\d.]+ tok/s +1", with_key)
+        assert re.search(rf"{one.url} +smollm2 +idle \d+ \w+ +512 x 1 +\d+ MB +[\d.]+ tok/s +1", with_key)
         assert re.search(rf"{two.url} +smollm2 +not loaded", with_key)
         # Each is found by its port, with its own context and key.
         told = data(edgellm("connect", "curl", "--port", str(one.port), "--json"))["target"]
@@ -125,3 +216,13 @@ def test_a_killed_server_leaves_nothing(with_engine: Settings) -> None:
         data(edgellm("stop", "--all", "--json"))
         assert not worker.is_alive
         assert not list(with_engine.servers.glob("*.json"))
+
+
+def test_clients_hear_of_models_that_answer_from_documents() -> None:
+    target = Target("http://127.0.0.1:8080", "smollm2", 2048, None, "minilm", documents=("manuals", "office"))
+    for client in ("anythingllm", "open-webui"):
+        assert "choose the model smollm2@manuals or smollm2@office" in text(client, target)
+    asked = replace(target, model="smollm2@office")
+    said = text("anythingllm", asked)
+    assert "Chat Model       smollm2@office" in said and "choose the model" not in said
+    assert "edgellm serve smollm2 --docs office minilm" in said

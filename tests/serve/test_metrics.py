@@ -1,6 +1,10 @@
-"""GET /metrics, read as Prometheus reads it, and the names that docs/reference.md lists."""
+"""GET /metrics, read as Prometheus reads it, and the names that docs/reference/metrics.md lists."""
 
+import asyncio
 import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import psutil
@@ -8,15 +12,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgellm.commands import ps
-from edgellm.serve.answers import Ending
-from edgellm.serve.current import Handled
+from edgellm.run.events import Cut, End, Event, Text
+from edgellm.serve.http.current import Handled
 from edgellm.serve.metrics import Metrics
-from edgellm.serve.prometheus import text
-from edgellm.serve.status import Status
-from edgellm.ui.units import size
+from edgellm.serve.watch.prometheus import text
+from edgellm.serve.watch.status import Status
+from edgellm.units import size
 from tests.serve.server import Server
 
-REFERENCE = Path(__file__).parent.parent.parent / "docs" / "reference.md"
+REFERENCE = Path(__file__).parent.parent.parent / "docs" / "reference" / "metrics.md"
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 SMOLLM2 = frozenset({("model", "smollm2")})
 EMPTY = Status("1.0", 1, 0.0, 60.0, 5, 6, 7, 8, 0, 0, 2, ())
@@ -36,7 +40,7 @@ def test_counts_and_buckets_add_up() -> None:
         metrics.models["m"].first_token(seconds)
     for predicted in (11, 21, 31):
         timings = {"prompt_n": 4, "prompt_ms": 8, "cache_n": 6, "predicted_n": predicted, "predicted_ms": 1000}
-        metrics.timings("m", timings)
+        asyncio.run(_drain(metrics, [End("stop", timings=timings)]))
     metrics.request(Handled(endpoint="/v1/models", model='a"b\\c\n', status=200))
     metrics.request(Handled(endpoint="other"))
     found = samples(text(EMPTY, metrics))
@@ -55,13 +59,29 @@ def test_counts_and_buckets_add_up() -> None:
     assert found["edgellm_requests_total", frozenset({("endpoint", "other"), ("model", ""), ("status", "gone")})] == 1
 
 
-def test_an_answer_that_nobody_waits_for_is_counted_as_such() -> None:
+async def _drain(metrics: Metrics, events: list[Event], *, leave_early: bool = False) -> None:
+    async def answer() -> AsyncIterator[Event]:
+        for event in events:
+            yield event
+
+    async with aclosing(metrics.watch("m", answer(), time.perf_counter())) as watched:
+        async for _ in watched:
+            if leave_early:
+                return
+
+
+def test_answers_are_counted_by_how_they_ended() -> None:
     metrics = Metrics()
-    with pytest.raises(KeyboardInterrupt), metrics.watching("m", Ending(), 0.0):
+    asyncio.run(_drain(metrics, [Text("a"), End("stop")], leave_early=True))
+    asyncio.run(_drain(metrics, [Text("a"), End("stop", cut=Cut("repetition", "a", 40, 1))]))
+    asyncio.run(_drain(metrics, [Text(""), Text("a"), End("length")]))
+    assert metrics.models["m"].ended == {"cancelled": 1, "repetition": 1, "itself": 1}
+    assert len(metrics.models["m"].ttfts) == 3
+    with pytest.raises(KeyboardInterrupt), metrics.scoring("m"):
         raise KeyboardInterrupt
-    with metrics.watching("m", Ending(reason="repetition"), 0.0):
+    with metrics.scoring("m"):
         pass
-    assert metrics.models["m"].ended == {"cancelled": 1, "repetition": 1}
+    assert metrics.models["m"].ended == {"cancelled": 2, "repetition": 1, "itself": 2}
 
 
 @pytest.mark.engine

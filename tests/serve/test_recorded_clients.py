@@ -81,6 +81,16 @@ def test_generic_openai_models(server: Server) -> None:
     assert {model["id"] for model in told["data"]} == {"smollm2", "bert"}
 
 
+def test_every_list_knows_a_context_before_the_model_is_loaded(server: Server) -> None:
+    server.post("/api/generate", {"model": "smollm2", "keep_alive": 0})
+    model = server.get("/v1/models/smollm2").json()
+    assert not model["meta"]["loaded"] and model["meta"]["n_ctx"] == model["max_model_len"] == 2048
+    assert server.get("/api/v0/models/smollm2").json()["max_context_length"] == 2048
+    assert server.get("/api/v1/models").json()["models"][0]["max_context_length"] == 2048
+    assert server.post("/api/show", {"model": "smollm2"}).json()["model_info"]["llama.context_length"] == 2048
+    assert server.get("/status.json").json()["models"][0]["n_ctx"] == 2048
+
+
 def test_generic_openai_embeddings_of_500_pieces(server: Server) -> None:
     texts = chunked(500)
     body = {"model": "bert", "input": texts, "encoding_format": "base64"}
@@ -139,7 +149,7 @@ def test_ollama_connector(server: Server) -> None:
     limits = {}
     for name in names:
         shown = server.post("/api/show", {"model": name}).json()
-        assert shown["capabilities"] == (["embedding"] if name == "bert" else ["completion", "tools"])
+        assert shown["capabilities"] == (["embedding"] if name == "bert" else ["completion"])
         limits[name] = next(value for key, value in shown["model_info"].items() if key.endswith(".context_length"))
     assert limits == {"smollm2": 2048, "bert": 512}
     body = {"model": "smollm2", "stream": True, "messages": MESSAGES, "keep_alive": 300}
@@ -153,6 +163,41 @@ def test_ollama_connector(server: Server) -> None:
     assert 1e6 < last["eval_duration"] < 6e10  # nanoseconds
     whole = server.post("/api/chat", {**body, "stream": False, "options": options}).json()
     assert whole["message"]["content"] == "".join(piece["message"]["content"] for piece in pieces)
+
+
+# What AnythingLLM found in three documents, a question about each, and a word of the right answer.
+DOCUMENTS = [
+    "The lighthouse of Brenholm was built in 1887 by the engineer Ada Lindqvist. It is 41 metres tall.",
+    "The ferry from Brenholm to Oskar Island leaves every day at 9:40. A ticket costs 12 crowns.",
+    "The library of Brenholm is closed on Mondays. On other days it opens at 10 o'clock.",
+]
+QUESTIONS = {
+    "Who built the lighthouse of Brenholm?": "Lindqvist",
+    "How much does a ticket for the ferry to Oskar Island cost?": "12",
+    "On which day is the library closed?": "Monday",
+}
+
+
+@pytest.mark.parametrize(("question", "answer"), QUESTIONS.items())
+def test_a_default_workspace_answers_from_the_documents(server: Server, question: str, answer: str) -> None:
+    """Its chat mode is automatic: a model that is said to call tools becomes an agent, and never sees the documents."""
+    assert "tools" not in server.post("/api/show", {"model": "smollm2"}).json()["capabilities"]
+    v0, v1 = server.get("/api/v0/models").json()["data"], server.get("/api/v1/models").json()["models"]
+    assert [model["capabilities"] for model in v0] == [[], []]
+    assert v1[0]["capabilities"] == {"vision": False, "trained_for_tool_use": False}
+    found = "".join(f"    [CONTEXT {n}]:\n{text}\n[END CONTEXT {n}]\n\n" for n, text in enumerate(DOCUMENTS))
+    system = CONTEXT.partition("Context:")[0].format(minute=7) + f"Context:\n{found}"
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+    options = {"temperature": 0, "num_ctx": 2048, "num_predict": 32}
+    body = {"model": "smollm2", "stream": True, "messages": messages, "keep_alive": 300, "options": options}
+    reply = server.post("/api/chat", body)
+    assert answer in "".join(piece["message"]["content"] for piece in reply.lines())
+
+
+def test_tools_are_claimed_for_a_model_that_knows_them(caller: Server) -> None:
+    assert caller.post("/api/show", {"model": "caller"}).json()["capabilities"] == ["completion", "tools"]
+    assert caller.get("/api/v0/models/caller").json()["capabilities"] == ["tool_use"]
+    assert caller.get("/api/v1/models").json()["models"][0]["capabilities"]["trained_for_tool_use"] is True
 
 
 @pytest.mark.parametrize("num_ctx", [512, 8192])
@@ -175,6 +220,32 @@ def test_open_webui(server: Server) -> None:
     assert isinstance(told["data"][0]["embedding"][0], float)
     title = {"model": "smollm2", "messages": [{"role": "user", "content": "Generate a title."}], "stream": False}
     assert server.post("/v1/chat/completions", {**title, "max_completion_tokens": 6}).status == 200
+
+
+def built_in_tools() -> list[dict[str, Any]]:
+    """36 tools in 25,712 characters, as Open WebUI's browser sends them with every message."""
+    text = "Search the web, the notes or the knowledge of this workspace, and return what was found. " * 6
+    field = {"type": "string", "description": "What to look for."}
+    parameters = {"type": "object", "properties": {"query": field}, "required": ["query"]}
+    tools = [
+        {"type": "function", "function": {"name": f"search_{n}", "description": text, "parameters": parameters}}
+        for n in range(36)
+    ]
+    tools[-1]["function"]["description"] += "x" * (25_712 - len(json.dumps(tools)))
+    return tools
+
+
+def test_the_first_message_of_open_webui(server: Server) -> None:
+    """With what `connect` prints it has no tools; with them it is longer than the context, and the error says so."""
+    body = {"model": "smollm2", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
+    stream = {"stream": True, "stream_options": {"include_usage": True}}
+    events = server.post("/v1/chat/completions", {**body, **stream}).events()
+    assert "".join(event["choices"][0]["delta"].get("content") or "" for event in events[:-1])
+    refused = server.post("/v1/chat/completions", {**body, **stream, "tools": built_in_tools()})
+    error = refused.json()["error"]
+    assert (refused.status, error["code"], error["n_ctx"]) == (400, "context_length_exceeded", 2048)
+    assert 5000 < error["n_prompt_tokens"] < 9000 and "it has 36 tools" in error["message"]
+    assert "exceeds the available context size" in error["message"] and "larger --ctx-size" in error["message"]
 
 
 def test_open_webui_as_an_ollama_client(server: Server) -> None:

@@ -106,7 +106,7 @@ def test_a_prompt_that_is_too_long_is_cut_only_if_asked(server: Server) -> None:
         ("previous_response_id", "resp_1"),
         ("background", True),
         ("store", True),
-        ("tools", [{"type": "web_search"}]),
+        ("tools", [{"name": "web_search"}]),
         ("input", [{"type": "item_reference", "id": "x"}]),
         ("input", [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]),
         ("conversation", "conv_1"),

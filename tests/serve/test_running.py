@@ -16,7 +16,7 @@ from edgellm.errors import UsageError
 from edgellm.machine.identity import Identity, identify
 from edgellm.serve.logs import logging_to
 from edgellm.serve.options import ServeOptions
-from edgellm.serve.running import Record, ServerNotFound, abandoned, end_orphans, find, running, stop
+from edgellm.serve.records import Record, ServerNotFound, abandoned, end_orphans, find, running, stop
 from edgellm.settings import Settings
 
 Process = subprocess.Popen[bytes]

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgellm.engine.base import Sampling
 from edgellm.engine.fake import FakeModel
 from edgellm.engine.llama import LlamaEngine, LlamaModel
+from edgellm.engine.sampling import Sampling
 from edgellm.errors import BadRequest, CorruptFile, EdgellmError, EngineError, PromptTooLong, UsageError
 from edgellm.run.generation import never
-from edgellm.serve.scorer import CELL, NEVER, Draw, Scorer, ScoringOptions, Unwanted, score_rows
-from edgellm.serve.scoring import Done, Part, ScoreRequest, ScoringWorker
-from edgellm.serve.spelling import Speller, spell, token_name
+from edgellm.run.scores import NEVER, score_rows
+from edgellm.serve.scoring.client import Done, ScoredPart, ScoreRequest, ScoringWorker
+from edgellm.serve.scoring.scorer import CELL, Draw, Scorer, ScoringOptions, Unwanted
+from edgellm.serve.scoring.speller import Speller, spell, token_name
 from edgellm.settings import Settings
 from tests.engine.tiny_models import write_bitnet
 from tests.serve.scoring_models import log_probabilities, write_bos_model
@@ -42,7 +43,7 @@ class Whole:
         self.offsets: list[int] = []
         self.done: Done
 
-    def add(self, answer: Part | Done) -> None:
+    def add(self, answer: ScoredPart | Done) -> None:
         if isinstance(answer, Done):
             self.done = answer
             return
@@ -356,7 +357,7 @@ def test_who_goes_away_stops_it_and_the_others_have_their_turn(with_engine: Sett
 @pytest.mark.model
 def test_it_ends_with_its_input_whatever_it_does(with_engine: Settings, smollm2: Path) -> None:
     """As when the server is killed: the system closes its end of the pipe."""
-    command = [sys.executable, "-m", "edgellm.serve.scoring_worker", str(smollm2)]
+    command = [sys.executable, "-m", "edgellm.serve.scoring.worker", str(smollm2)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin and process.stdout
     with process:
@@ -378,7 +379,7 @@ def test_scores_of_rows() -> None:
     assert second.logprob == pytest.approx(-np.log(3))
     assert score_rows(rows, [2], 9)[0].logprob == NEVER and len(score_rows(rows, [2], 9)[0].top) == 3
     assert score_rows(rows, [0], 0)[0].top == ()
-    with pytest.raises(EngineError, match="not numbers"):
+    with pytest.raises(EngineError, match="computes no numbers"):
         score_rows(np.full((1, 3), np.nan, np.float32), [0], 1)
 
 

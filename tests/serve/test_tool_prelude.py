@@ -7,7 +7,7 @@ import jinja2
 import pytest
 
 from edgellm.models.recipe import load_recipe
-from edgellm.serve.tool_prelude import forced, with_tools
+from edgellm.serve.workers.tool_prelude import forced, has_tools, with_tools, without_prelude
 from edgellm.settings import resource_directory
 
 CHATML = (
@@ -50,6 +50,36 @@ def test_tools_calls_and_results_are_told_as_messages(template: str) -> None:
 
 def test_a_template_with_tools_is_left_alone() -> None:
     assert with_tools("{% if tools %}{% endif %}") is None and with_tools("") is None
+
+
+LLAMA = (
+    "{% if custom_tools is defined %}{% set tools = custom_tools %}{% endif %}"
+    "{% if not tools is defined %}{% set tools = none %}{% endif %}{{ tools }}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "known"),
+    [
+        ("{%- if tools %}{{ tools | tojson }}{% endif %}", True),
+        ("{% for tool in tools %}{{ tool }}{% endfor %}", True),
+        (LLAMA, True),
+        ("{% generation %}{{ tools }}", True),  # a tag that Jinja itself does not know
+        (CHATML, False),
+        (BITNET, False),
+        ("{# no tools #}You have no tools. {{ messages }}", False),
+        ("{{ 'tools' }}{{ message.tools }}{{ message['tools'] }}{{ render(tools=1) }}", False),
+        ("", False),
+    ],
+)
+def test_a_template_has_tools_if_it_reads_them(template: str, known: bool) -> None:
+    assert has_tools(template) == known
+    assert (with_tools(template) is None) == (known or not template)
+
+
+@pytest.mark.parametrize("template", [CHATML, INDENTED, "{{ tools }}"])
+def test_a_template_is_shown_without_the_prelude(template: str) -> None:
+    assert without_prelude(with_tools(template) or template) == template
 
 
 def test_a_call_is_begun_only_where_one_is_required() -> None:

@@ -14,7 +14,7 @@ from edgellm.settings import Settings
 pytestmark = [pytest.mark.engine, pytest.mark.model]
 # The line editor asks for bracketed paste when it is ready.
 PROMPT = r"\x1b\[\?2004h"
-STATUS = r"tok/s  first token [\d.]+ s  context \d+/4,096  memory [\d.]+ [MG]B, [\d.]+ GB available"
+STATUS = r"tok/s  first token [\d.]+ s  context \d+/8,192  memory [\d.]+ [MG]B, [\d.]+ GB available"
 
 
 @pytest.fixture
@@ -56,7 +56,11 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_session(chat: "pexpect.spawn[str]
     chat.expect(PROMPT)
     chat.send("What is the capital of France?\r")
     chat.expect("Paris")
-    chat.send("/exit\r")
+    chat.expect(PROMPT)
+    chat.sendintr()
+    chat.expect("again")
+    chat.expect(PROMPT)
+    chat.sendintr()
     chat.expect(pexpect.EOF)
     chat.close()
     assert chat.exitstatus == 0

@@ -1,4 +1,4 @@
-"""Tiny checkpoints as they lie on the Hub, random but real: files, and the weights they stand for.
+"""Makes tiny checkpoints with random weights in the Hub's formats, and the weights that they represent.
 
 made = bitnet_packed(directory, Shape(), seed=1)
 made.weights["0.q"]      # float32, what the layer multiplies with
@@ -28,6 +28,8 @@ NAMES = {
     "ffn_norm": "post_attention_layernorm",
     "attn_sub_norm": "self_attn.attn_sub_norm",
     "ffn_sub_norm": "mlp.ffn_sub_norm",
+    "q_norm": "self_attn.q_norm",
+    "k_norm": "self_attn.k_norm",
 }
 
 
@@ -40,7 +42,7 @@ class Bf16:
 
 @dataclass(frozen=True)
 class Made:
-    """A written checkpoint: where it is, its config.json, and what it computes."""
+    """A written checkpoint: its directory, its config.json, and its reference computation."""
 
     directory: Path
     config: dict[str, Any]
@@ -49,7 +51,7 @@ class Made:
 
 
 def to_bf16(values: Floats) -> Floats:
-    """The values rounded to bfloat16 (towards zero: any rule does for test data)."""
+    """Round values to bfloat16 (towards zero: any rule works for test data)."""
     return (np.ascontiguousarray(values, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
@@ -92,8 +94,9 @@ def decoder_config(architecture: str, shape: Shape, **more: Any) -> dict[str, An
 
 def matrix_shapes(shape: Shape) -> dict[str, tuple[int, int]]:
     hidden, ffn = shape.hidden, shape.ffn
-    square, kv, up = (hidden, hidden), (shape.kv, hidden), (ffn, hidden)
-    return {"q": square, "k": kv, "v": kv, "o": square, "gate": up, "up": up, "down": (hidden, ffn)}
+    kv, up = (shape.kv, hidden), (ffn, hidden)
+    attention = {"q": (shape.q, hidden), "k": kv, "v": kv, "o": (hidden, shape.q)}
+    return attention | {"gate": up, "up": up, "down": (hidden, ffn)}
 
 
 def random_weights(shape: Shape, seed: int, *, sub_norms: bool = False, tied: bool = True) -> dict[str, Floats]:
@@ -151,7 +154,7 @@ def pack(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
 def ternarise(
     weights: Mapping[str, Floats], *, inverted: bool = False
 ) -> tuple[dict[str, Floats], dict[str, Array | Bf16]]:
-    """Effective weights, and the packed tensors that stand for them; scales are bfloat16."""
+    """Return effective weights and the packed tensors that represent them; scales are bfloat16."""
     effective, tensors = dict(weights), plain_tensors(weights, linear=False)
     for name in filter(is_linear, weights):
         codes, scale = absmean(weights[name])
@@ -183,7 +186,7 @@ def bitnet(directory: Path, shape: Shape, seed: int = 0, *, packed: bool = True,
 
 
 def bitlinear(directory: Path, shape: Shape, seed: int = 0) -> Made:
-    """A ternary Llama as Falcon3-1.58bit: packed, the scale divides."""
+    """A ternary Llama like Falcon3-1.58bit: packed, with a scale that divides."""
     effective, tensors = ternarise(random_weights(shape, seed, tied=False), inverted=True)
     config = decoder_config("LlamaForCausalLM", shape, quantization_config={"quant_method": "bitnet"})
     write(directory, config, tensors)
@@ -209,7 +212,7 @@ def bonsai(directory: Path, shape: Shape, seed: int = 0, *, smallest: float = 0.
 
 
 def llama(directory: Path, shape: Shape, seed: int = 0, *, llama3: bool = False, biases: bool = False) -> Made:
-    """A plain Llama; `llama3` stretches its rotation, `biases` adds them to the attention."""
+    """A plain Llama; `llama3` stretches its rotation, `biases` adds biases to the attention."""
     weights = random_weights(shape, seed)
     if biases:
         rng = np.random.default_rng(seed + 1)
@@ -229,7 +232,7 @@ def llama(directory: Path, shape: Shape, seed: int = 0, *, llama3: bool = False,
 
 
 def llama3_divisors(shape: Shape, context: int, factor: float = 8.0, low: float = 1.0, high: float = 4.0) -> Floats:
-    """As in transformers' `_compute_llama3_parameters`, one frequency at a time."""
+    """Return the divisors as transformers' `_compute_llama3_parameters` does, one frequency at a time."""
     divisors = []
     for i in range(0, shape.head, 2):
         wave = 2 * math.pi * shape.theta ** (i / shape.head)
@@ -240,7 +243,7 @@ def llama3_divisors(shape: Shape, context: int, factor: float = 8.0, low: float 
 
 
 def phi3(directory: Path, shape: Shape, seed: int = 0, *, longrope: bool = False) -> Made:
-    """Phi-3 mini, 4k or with longrope; the reference has the short factors, right up to 256 tokens."""
+    """Phi-3 mini, 4k or with longrope; the reference uses the short factors, valid up to 256 tokens."""
     weights = random_weights(shape, seed, tied=False)
     tensors = plain_tensors(
         {k: v for k, v in weights.items() if k.partition(".")[2] not in ("q", "k", "v", "gate", "up")}
@@ -287,7 +290,7 @@ class Gptq:
         }
 
     def quantize(self, stem: str, w: Floats) -> tuple[Floats, dict[str, Array]]:
-        """The weights that result, and the tensors that hold them."""
+        """Return the resulting weights and the tensors that hold them."""
         n_out, n_in = w.shape
         groups = w.reshape(n_out, n_in // self.group, self.group)
         if self.symmetric:
@@ -342,8 +345,52 @@ def qwen2(directory: Path, shape: Shape, seed: int = 0, *, gptq: Gptq | None = N
     return Made(directory, config, weights, lambda t: decode(shape, weights, t))
 
 
+def grouped(values: Floats, group: int, *, binary: bool = False) -> Floats:
+    """Return weights -d, 0 or +d (`binary`: -d or +d), one d for each group; every d is a bfloat16 number."""
+    groups = values.reshape(len(values), -1, group)
+    d = to_bf16(np.abs(groups).mean(axis=-1, keepdims=True))
+    codes = np.where(groups < 0, -1, 1) if binary else np.clip(np.rint(groups / d), -1, 1)
+    weights: Floats = (codes * d).astype(np.float32).reshape(values.shape)
+    return weights
+
+
+def qwen3(directory: Path, shape: Shape, seed: int = 0, *, group: int = 0, binary: bool = False) -> Made:
+    """Qwen3, with norms over the heads; with `group` like Ternary-Bonsai, or `binary` like Bonsai: the head as well."""
+    weights = random_weights(shape, seed, tied=False)
+    rng = np.random.default_rng(seed + 1)
+    for i in range(shape.layers):
+        for part in ("q_norm", "k_norm"):
+            weights[f"{i}.{part}"] = to_bf16((1 + 0.1 * rng.standard_normal(shape.head)).astype(np.float32))
+    if group:
+        weights |= {k: grouped(v, group, binary=binary) for k, v in weights.items() if v.ndim == 2}
+    more = {"head_dim": shape.head, "tie_word_embeddings": False, "attention_bias": False, "use_sliding_window": False}
+    config = decoder_config("Qwen3ForCausalLM", shape, sliding_window=None, max_window_layers=shape.layers, **more)
+    write(directory, config, plain_tensors(weights))
+    tokenizer_files.write_qwen2(directory)
+    return Made(directory, config, weights, lambda t: decode(shape, weights, t))
+
+
+def minicpm(directory: Path, shape: Shape, seed: int = 0, *, longrope: bool = False, group: int = 0) -> Made:
+    """MiniCPM with its three scales; the reference uses longrope's short factors, valid up to 256 tokens."""
+    weights = random_weights(shape, seed, tied=False)
+    if group:
+        weights |= {k: grouped(v, group) for k, v in weights.items() if is_linear(k)}
+    scales = {"scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 64}
+    config = decoder_config("MiniCPMForCausalLM", shape, tie_word_embeddings=False, **scales)
+    short = np.linspace(1, 1.5, shape.head // 2, dtype=np.float32) if longrope else None
+    factor = math.sqrt(1 + math.log(2) / math.log(256)) if longrope else 1.0
+    if short is not None:
+        factors = {"rope_type": "longrope", "short_factor": short.tolist(), "long_factor": (short * 3).tolist()}
+        config["rope_scaling"] = factors | {"original_max_position_embeddings": 256}
+    write(directory, config, plain_tensors(weights))
+    tokenizer_files.write_spm(directory)
+    effect = (12.0, 1.4 / math.sqrt(shape.layers), shape.hidden / 64)
+    options: dict[str, Any] = {"frequency_divisors": short, "attention_factor": factor, "scales": effect}
+    return Made(directory, config, weights, lambda t: decode(shape, weights, t, **options))
+
+
 def qwen(directory: Path, shape: Shape, seed: int = 0, *, gptq: Gptq | None = None) -> Made:
-    """The first Qwen: fused attention, gate called w2 and up projection w1, a head of its own."""
+    """The first Qwen: fused attention, a gate called w2, an up projection called w1, and a separate head."""
     weights = random_weights(shape, seed, tied=False)
     rng = np.random.default_rng(seed + 1)
     fixed = {"transformer.wte": "embed", "transformer.ln_f": "norm", "lm_head": "head"}

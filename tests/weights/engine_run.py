@@ -1,4 +1,4 @@
-"""A converted file in the engine: tokens, logits and embeddings, with a float32 KV cache.
+"""Runs a converted file in the engine: tokens, logits and embeddings, with a float32 KV cache.
 
 with Loaded(llama, path) as model:
     logits = model.logits(model.tokenize("the cat"))
@@ -73,7 +73,7 @@ class Loaded:
 
 
 def relative_rmse(logits: Floats, reference: Floats) -> Floats:
-    """For every position, the root mean square of the difference over that of the reference."""
+    """Return, for every position, the RMS of the difference divided by the RMS of the reference."""
     return np.sqrt(((logits - reference) ** 2).mean(-1) / (reference**2).mean(-1))
 
 

@@ -25,7 +25,7 @@ def write_llama(
     spoil: Mapping[str, float] | None = None,
     keys: Mapping[str, Scalar] | None = None,
 ) -> Path:
-    """A Llama of normal random weights; `spoil` puts one number into a tensor, `keys` adds metadata."""
+    """Write a Llama with normally distributed weights; `spoil` puts a number into a tensor, `keys` adds metadata."""
     random = np.random.default_rng(11)
     kv_width = WIDTH // HEADS * KV_HEADS
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (VOCAB, WIDTH), "output_norm.weight": (WIDTH,)}
@@ -56,7 +56,7 @@ def write_llama(
 
 
 def write_bitnet(path: Path, *, ffn: int = 512, half_scales: bool = True) -> Path:
-    """A BitNet as bitnet.cpp writes it, I2_S with an F16 embedding; its scales are fp16 numbers if asked for."""
+    """Write a BitNet in bitnet.cpp's format, I2_S with an F16 embedding; `half_scales` makes its scales fp16."""
     shape = bitnet_file.Shape(n_layers=2, width=256, ffn=ffn, n_heads=4, n_kv_heads=2, vocab=VOCAB)
 
     def rounded(tensor: bitnet_file.Tensor) -> bitnet_file.Tensor:
@@ -70,7 +70,7 @@ def write_bitnet(path: Path, *, ffn: int = 512, half_scales: bool = True) -> Pat
 
 
 def write_imatrix(path: Path, model: Path, *, change: Mapping[str, npt.NDArray[np.float32]] | None = None) -> Path:
-    """Random importance for all matrices of a model but its embedding; `change` replaces tensors."""
+    """Write a random importance matrix for all matrices except the embedding; `change` replaces tensors."""
     random = np.random.default_rng(3)
     with GGUFFile.open(model) as gguf:
         rows = {name: info.shape[0] for name, info in gguf.tensors.items() if len(info.shape) == 2}

@@ -1,4 +1,4 @@
-"""The weights in a GGUF file as float32, decoded by other code than the one that wrote them."""
+"""Reads the weights of a GGUF file as float32, with decoders that are independent of our encoders."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def decode(file: GGUFFile, name: str) -> Floats:
 
 
 def i2_s(data: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Floats:
-    """Blocks of 128 weights in 32 bytes, the first weights in the high bits, and the scale after all of them."""
+    """Decode blocks of 128 weights in 32 bytes, with the first weights in the high bits, and the scale at the end."""
     columns, rows = shape
     codes = data[: rows * columns // 4].reshape(-1, 32)
     q = np.stack([codes >> shift & 3 for shift in (6, 4, 2, 0)], axis=1).reshape(rows, columns)

@@ -1,8 +1,8 @@
-"""BitNet checkpoints of any size, written tensor by tensor: what a conversion takes in memory is measured on them.
+"""Writes BitNet checkpoints of any size, tensor by tensor, to measure the memory use of a conversion.
 
     write_bitnet(directory, BITNET_2B_4T, packed=False)      # 4.8 GB of bfloat16 master weights
 
-One block of random bytes is repeated, so that a file is made as fast as it is written.
+One block of random bytes is repeated, so that only the disk limits the speed.
 """
 
 import json
@@ -22,7 +22,7 @@ Entry = tuple[str, str, tuple[int, ...]]
 
 
 def write_bitnet(directory: Path, shape: Shape, *, packed: bool) -> Path:
-    """BitNetForCausalLM with packed or with master weights; returns the directory."""
+    """Write a BitNetForCausalLM with packed or master weights, and return the directory."""
     directory.mkdir(parents=True, exist_ok=True)
     mode = {"quant_method": "bitnet", "linear_class": "autobitlinear"}
     config = {

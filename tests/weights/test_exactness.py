@@ -1,4 +1,4 @@
-"""Every number in a converted file is the checkpoint's own, in every type that can hold it."""
+"""Every number in a converted file equals the checkpoint's, in every type that can hold it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgellm.formats.quant_types import QuantType
-from edgellm.weights.converter import Conversion, convert
+from edgellm.weights.convert.converter import Conversion, convert
 from tests.weights import checkpoint_maker as make
 from tests.weights import tokenizer_files
 from tests.weights.gguf_values import read_keys, read_values
@@ -37,7 +37,7 @@ def run(made: make.Made, outtype: str | None = None, **more: object) -> tuple[Co
 
 
 def original(made: make.Made, name: str) -> Floats:
-    """The weight that a tensor of a Llama-like file stands for, rows in the order of the checkpoint."""
+    """Return the weight behind a tensor of a Llama-like file, with rows in the checkpoint's order."""
     if name in FIXED:
         return made.weights[FIXED[name]]
     _, layer, part, suffix = name.split(".")
@@ -45,7 +45,7 @@ def original(made: make.Made, name: str) -> Floats:
 
 
 def neighbours(rows: Floats, heads: int) -> Floats:
-    """Rows of a head so that row j and row j + half of the input become neighbours."""
+    """Reorder the rows of each head, so that row j and row j + half become neighbours."""
     out = rows.copy()
     size = len(rows) // heads
     for head in range(heads):
@@ -94,10 +94,10 @@ def test_bitnet_types_with_half_scales(tmp_path: Path, outtype: str) -> None:
     assert_same(made, values, swapped=False, rounded=through_half)
 
 
-def test_bitnet_metadata_tells_the_activation(tmp_path: Path) -> None:
+def test_bitnet_metadata_names_the_activation(tmp_path: Path) -> None:
     made = make.bitnet(tmp_path / "relu2", SHAPE)
     i2_s, tq2_0 = (read_keys(run(made, outtype)[0].path) for outtype in ("I2_S", "TQ2_0"))
-    assert i2_s["general.architecture"] == "bitnet-b1.58"  # the name under which bitnet.cpp computes squared ReLU
+    assert i2_s["general.architecture"] == "bitnet-b1.58"  # bitnet.cpp uses squared ReLU for this name
     assert i2_s["bitnet-b1.58.hidden_activation"] == "relu2"
     assert i2_s["general.file_type"] == 40
     assert tq2_0["general.architecture"] == "bitnet"
@@ -138,7 +138,7 @@ def test_bonsai_rows_keep_their_scales_exactly(tmp_path: Path, outtype: str) -> 
 def test_llama(tmp_path: Path, outtype: str, rounded: Callable[[Floats], Floats]) -> None:
     made = make.llama(tmp_path, SHAPE, biases=True)
     _, values = run(made, outtype)
-    assert "output.weight" not in values  # tied: the engine takes the embedding
+    assert "output.weight" not in values  # tied: the engine uses the embedding
     assert_same(made, values, swapped=True, rounded=rounded)
 
 
@@ -207,7 +207,7 @@ def assert_gptq(made: make.Made, values: dict[str, Floats], *, relative: float) 
             expected = original(made, name)
         error = np.sqrt(((value - expected) ** 2).mean() / (expected**2).mean())
         assert error <= relative, name
-    # The zero biases of AutoGPTQ are gone, the real ones are there.
+    # The zero biases of AutoGPTQ are dropped, and the real ones kept.
     biases = {name.split(".")[2] for name in values if name.endswith(".bias")}
     assert biases == set(fused or ("attn_q", "attn_k", "attn_v"))
 

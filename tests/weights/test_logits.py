@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from edgellm.weights.converter import convert
+from edgellm.weights.convert.converter import convert
 from tests.weights import checkpoint_maker as make
 from tests.weights import tokenizer_files
 from tests.weights.engine_run import Loaded, divergence, relative_rmse
@@ -19,9 +19,9 @@ TOKENS = [3, 65, 256, 17, 70, 70, 100, 5, 261, 12, 33, 90, 141, 8, 2, 264]
 SHAPES = [Shape(), Shape(hidden=384, ffn=640, layers=3, heads=6, kv_heads=6), Shape(hidden=512, heads=4, kv_heads=1)]
 
 
-def compare(llama: ModuleType, made: make.Made, outtype: str) -> tuple[float, float]:
-    """Relative RMSE at the first position, and KL divergence over all."""
-    result = convert(made.directory, made.directory / "out.gguf", outtype=outtype, head="F16")
+def compare(llama: ModuleType, made: make.Made, outtype: str | None, head: str | None = "F16") -> tuple[float, float]:
+    """Return the relative RMSE at the first position, and the KL divergence over all positions."""
+    result = convert(made.directory, made.directory / "out.gguf", outtype=outtype, head=head)
     reference = made.logits(TOKENS)
     with Loaded(llama, result.path) as model:
         logits = model.logits(TOKENS)
@@ -85,6 +85,36 @@ def test_qwen_f32(tmp_path: Path, llama: ModuleType, maker: Callable[..., make.M
 def test_qwen_in_four_bits(tmp_path: Path, llama: ModuleType, symmetric: bool) -> None:
     made = make.qwen(tmp_path, Shape(kv_heads=4), gptq=make.Gptq(symmetric=symmetric))
     assert compare(llama, made, "Q4_0" if symmetric else "Q4_1")[1] <= 0.02  # activations become 8 bits
+
+
+WIDE_HEADS = Shape(hidden=256, heads=4, kv_heads=2, head_size=128)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, WIDE_HEADS])
+def test_qwen3_f32(tmp_path: Path, llama: ModuleType, shape: Shape) -> None:
+    first, kld = compare(llama, make.qwen3(tmp_path, shape), "F32", "F32")
+    assert first <= 0.001
+    assert kld <= 1e-5
+
+
+@pytest.mark.parametrize("longrope", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_minicpm_f32(tmp_path: Path, llama: ModuleType, shape: Shape, longrope: bool) -> None:
+    first, kld = compare(llama, make.minicpm(tmp_path, shape, longrope=longrope), "F32", "F32")
+    assert first <= 0.001
+    assert kld <= 1e-5
+
+
+@pytest.mark.parametrize(("group", "binary"), [(64, False), (128, False), (256, False), (128, True)])
+def test_weights_in_groups(tmp_path: Path, llama: ModuleType, group: int, binary: bool) -> None:
+    """By default such a checkpoint keeps its weights, head included, in a type of few bits."""
+    made = make.qwen3(tmp_path, Shape(), group=group, binary=binary)
+    assert compare(llama, made, "F32", "F32")[0] <= 0.001
+    assert compare(llama, made, None, None)[1] <= 0.01  # activations become 8 bits
+
+
+def test_ternary_minicpm(tmp_path: Path, llama: ModuleType) -> None:
+    assert compare(llama, make.minicpm(tmp_path, Shape(), group=256), "TQ2_0")[1] <= 0.01
 
 
 def test_bert_vectors(tmp_path: Path, llama: ModuleType) -> None:

@@ -1,7 +1,7 @@
-"""What converting and quantizing takes in memory: a few slabs, and of a mapped file the one tensor that is read.
+"""The memory use of converting and quantizing: a few slabs, plus the tensor being read of a mapped file.
 
-Each runs in a process of its own, which tells its peak. The short tests have a model of a sixth of BitNet 2B-4T's
-rows and two sizes of it, so that a leak by layer shows; the long ones have the real size and the bound of 2.5 GB.
+Each runs in a child process, which prints its peak. The short tests use two sizes of a model with a sixth of BitNet
+2B-4T's rows, so that a leak per layer shows. The long ones use the real size and the bound of 2.5 GB.
 """
 
 import subprocess
@@ -23,7 +23,7 @@ CONVERT = """
 import sys
 from pathlib import Path
 from edgellm.machine import memory
-from edgellm.weights.converter import convert
+from edgellm.weights.convert.converter import convert
 before = memory.peak_resident()
 convert(Path(sys.argv[1]), Path(sys.argv[2]), outtype=sys.argv[3])
 print(memory.peak_resident() - before)
@@ -31,21 +31,21 @@ print(memory.peak_resident() - before)
 QUANTIZE = """
 import sys
 from pathlib import Path
-from edgellm.engine.installed import require
+from edgellm.engine.builds.installed import require
 from edgellm.engine.llama import LlamaEngine
-from edgellm.engine.patches import PatchStack
+from edgellm.engine.builds.patches import PatchStack
 from edgellm.machine import memory
 from edgellm.settings import Settings, resource_directory
-from edgellm.weights.quantizer import Options, quantize
+from edgellm.weights.quantize.quantizer import QuantizeOptions, quantize
 engine = LlamaEngine(require(Settings.from_environment(), PatchStack.load(resource_directory("patches"))))
 before = memory.peak_resident()
-quantize(engine, Path(sys.argv[1]), sys.argv[3], Path(sys.argv[2]), Options(force=True, n_threads=2))
+quantize(engine, Path(sys.argv[1]), sys.argv[3], Path(sys.argv[2]), QuantizeOptions(force=True, n_threads=2))
 print(memory.peak_resident() - before)
 """
 
 
 def growth(code: str, *arguments: object) -> int:
-    """Bytes by which the peak grew over what Python, numpy and the engine take."""
+    """Return the growth of the peak in bytes, beyond the memory of Python, numpy and the engine."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert result.returncode == 0, result.stderr
@@ -68,7 +68,7 @@ def test_transcoding_takes_one_tensor(tmp_path: Path, with_engine: Settings) -> 
     path = tmp_path / "model.gguf"
     bitnet_file.write(path, _keys(SMALL), bitnet_file.tensors(SMALL))
     peak = growth(QUANTIZE, path, tmp_path / "out.gguf", "TQ2_0")
-    # The embedding, mapped; 2 M weights in float32 with a few temporaries; the engine's own plan.
+    # The mapped embedding, 2 M weights in float32 with a few temporaries, and the engine's own plan.
     assert peak < 2 * SMALL.vocab * SMALL.width + 5 * (4 << 21)
 
 

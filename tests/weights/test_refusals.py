@@ -1,4 +1,4 @@
-"""What cannot be converted is said before anything is written, in one clear error."""
+"""A checkpoint that cannot be converted raises one clear error before anything is written."""
 
 import json
 import random
@@ -12,8 +12,8 @@ import pytest
 
 from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel, UsageError
 from edgellm.progress import Progress
-from edgellm.weights.checkpoints import UnknownArchitecture
-from edgellm.weights.converter import convert
+from edgellm.weights.convert.checkpoints import UnknownArchitecture
+from edgellm.weights.convert.converter import convert
 from tests.weights import checkpoint_maker as make
 from tests.weights.numpy_models import Shape
 
@@ -21,7 +21,7 @@ SHAPE = Shape()
 
 
 def refuse(made: make.Made, error: type[EdgellmError], **options: Any) -> EdgellmError:
-    """Convert, expect the error, and see that no file is left."""
+    """Convert, expect the error, and check that no file is left."""
     output = made.directory / "out.gguf"
     before = sorted(made.directory.iterdir())
     with pytest.raises(error) as refused:
@@ -93,7 +93,7 @@ def test_an_unknown_architecture_names_upstreams_converter(tmp_path: Path) -> No
         (make.llama, "I2_S", "not trained for that"),
         (make.llama, "Q4_K", "edgellm quantize"),
         (make.llama, "TQ2_0", "not ternary"),
-        (make.bitnet, "Q8_0", "ternary weights go into"),
+        (make.bitnet, "Q8_0", "ternary weights can be written as"),
         (lambda d, s: make.qwen2(d, s, gptq=make.Gptq(symmetric=False)), "Q4_0", "zero points"),
     ],
 )
@@ -119,7 +119,8 @@ def test_heads_that_cannot_be(tmp_path: Path) -> None:
     made = make.bitnet(tmp_path, Shape(hidden=384, ffn=384, heads=6))
     assert "edgellm engine build" in refuse(made, UsageError, head="Q6_K").hint
     assert "rows of 384" in refuse(made, UsageError, head="Q6_K", quantize=lambda v, t: v.view(np.uint8)).why
-    assert "types for --head" in refuse(made, UsageError, head="TQ2_0").hint
+    assert "types for --head" in refuse(made, UsageError, head="Q2_K").hint
+    assert "not ternary" in refuse(made, UnsupportedModel, head="Q2_0").why
     made = make.llama(tmp_path / "odd", Shape(hidden=72, heads=4, kv_heads=2))
     assert "rows of 72" in refuse(made, UsageError, head="q8_0").why
 
@@ -328,7 +329,7 @@ def test_progress_reaches_its_total(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("maker", [make.bitnet, make.bonsai, make.bert, make.qwen])
 def test_random_damage_gives_one_error_or_a_file(tmp_path: Path, maker: Callable[..., make.Made]) -> None:
-    """Bytes of the JSON files and of the safetensors header change; nothing but an EdgellmError may come of it."""
+    """Random changes to the JSON files and the safetensors header may raise only EdgellmError."""
     made = maker(tmp_path) if maker is make.bert else maker(tmp_path, Shape(kv_heads=4, layers=1))
     rng = random.Random(11)
     files = sorted(

@@ -6,13 +6,14 @@ import pytest
 
 from edgellm.errors import UnsupportedModel
 from edgellm.formats.quant_types import named_type
+from edgellm.formats.ternary import BLOCK_CODECS
 from edgellm.weights.slabs import Floats as FloatSlab
-from edgellm.weights.slabs import Grouped, Ternary, half, ternary_rows
+from edgellm.weights.slabs import Grouped, Ternary, block_magnitudes, half, holds
 from tests.weights.numpy_models import Floats
 
 
 def tricky() -> Floats:
-    """Rows with zeros, one huge value, ties of rounding, and magnitudes from 1e-30 to 1e4."""
+    """Return rows with zeros, one huge value, rounding ties, and magnitudes from 1e-30 to 1e4."""
     rng = np.random.default_rng(3)
     rows = rng.standard_normal((64, 256)).astype(np.float32)
     rows[0] = 0
@@ -36,13 +37,40 @@ def test_half_precision_ends_at_65504() -> None:
     assert "65520" in refused.value.why
 
 
-def test_rows_that_are_ternary_already() -> None:
-    rows = np.array([[0.5, 0, -0.5, 0.5], [0, 0, 0, 0], [-2, -2, 0, 2]], np.float32)
-    slab = ternary_rows(rows)
-    assert slab.codes.tolist() == [[1, 0, -1, 1], [0, 0, 0, 0], [-1, -1, 0, 1]]
-    assert slab.scales.tolist() == [0.5, 0, 2]
-    with pytest.raises(UnsupportedModel, match="ternary"):
-        ternary_rows(np.array([[0.5, 0.25]], np.float32))
+def grouped(kind: str, rows: int = 6) -> Floats:
+    """Return weights that a type holds exactly, with another scale for each block and one block of zeros."""
+    target = named_type(kind)
+    rng = np.random.default_rng(2)
+    codes = rng.integers(-1, 2, (rows, 4, target.block_size)) if target.ternary else None
+    signs = rng.choice([-1, 1], (rows, 4, target.block_size)) if codes is None else codes
+    scales = rng.random((rows, 4, 1)).astype(np.float16).astype(np.float32)
+    scales[1, 2] = 0
+    return (signs * scales).astype(np.float32).reshape(rows, -1)
+
+
+@pytest.mark.parametrize("kind", list(BLOCK_CODECS))
+def test_weights_of_one_magnitude_a_block(kind: str) -> None:
+    values = grouped(kind)
+    data = FloatSlab(values).encode(named_type(kind))
+    codes, d = BLOCK_CODECS[kind].unpack(data, name="t")
+    decoded = codes.reshape(*d.shape, -1) * d[..., None].astype(np.float32)
+    np.testing.assert_array_equal(decoded.reshape(values.shape), values)
+    np.testing.assert_array_equal(d, block_magnitudes(values, named_type(kind)))
+
+
+def test_what_a_type_of_one_magnitude_refuses() -> None:
+    q2_0, q1_0 = named_type("Q2_0"), named_type("Q1_0")
+    values = grouped("Q2_0")
+    assert holds(q2_0, values)
+    assert not holds(named_type("Q2_0_G128"), values)
+    assert not holds(q1_0, values)  # it has zeros
+    assert not holds(q2_0, values[:, :100])
+    with pytest.raises(UnsupportedModel) as refused:
+        FloatSlab(values).encode(q1_0)
+    assert refused.value.why == "its weights are not binary: 128 of them have more than one magnitude"
+    with pytest.raises(UnsupportedModel) as refused:
+        FloatSlab(np.full((1, 64), 1.0001, np.float32)).encode(q2_0)
+    assert refused.value.why == "fp16 cannot hold the scale 1.0001 exactly"
 
 
 def test_ternary_in_q4_0_is_exact() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from edgellm.errors import CorruptFile, UnsupportedModel
 from edgellm.formats.gguf_file import GGUFFile
-from edgellm.weights.tokenizers import name_for_engine, read_vocabulary, tokenizer_metadata
-from edgellm.weights.tokenizers.special import CHATML
-from edgellm.weights.tokenizers.tiktoken import derive_merges, read_ranks
+from edgellm.weights.convert.tokenizers import name_for_engine, read_vocabulary, tokenizer_metadata
+from edgellm.weights.convert.tokenizers.special import CHATML
+from edgellm.weights.convert.tokenizers.tiktoken import derive_merges, read_ranks
 from tests.weights import tokenizer_files as files
 
 N_VOCAB = 480
@@ -71,7 +71,7 @@ def test_pre_tokenizers(tmp_path: Path, steps: list[dict[str, object]], ignore_m
 )
 def test_an_unknown_pre_tokenizer_is_refused_not_guessed(tmp_path: Path, steps: list[dict[str, object]]) -> None:
     files.write_byte_level(tmp_path, *steps)
-    with pytest.raises(UnsupportedModel, match="not one of those"):
+    with pytest.raises(UnsupportedModel, match="is not recognised"):
         keys(tmp_path)
     assert keys(tmp_path, pre="qwen2")["pre"] == "qwen2"
     assert keys(tmp_path, name="Falcon3-1B-Instruct-1.58bit")["pre"] == "falcon3"
@@ -91,7 +91,7 @@ def test_vocab_json_and_merges_txt(tmp_path: Path) -> None:
     assert got["merges"] == tuple(f"{a} {b}" for a, b in files.MERGES)
     assert got["token_type"][264:266] == (USER_DEFINED, CONTROL)
     edit(tmp_path / "tokenizer_config.json", tokenizer_class="Surprise")
-    with pytest.raises(UnsupportedModel, match="not one of those"):
+    with pytest.raises(UnsupportedModel, match="is not recognised"):
         keys(tmp_path)
 
 
@@ -148,7 +148,7 @@ def test_tiktoken(tmp_path: Path) -> None:
 
 
 def test_merges_follow_the_ranks() -> None:
-    """ "abcd" can be cut after "ab" or after "abc"; its merges decide: "bc" comes first, then "abc"."""
+    """ "abcd" can be split after "ab" or after "abc"; the merges decide: "bc" comes first, then "abc"."""
     ranks = {bytes([b]): i for i, b in enumerate(b"abcd")} | {b"bc": 4, b"ab": 5, b"cd": 6, b"abc": 7, b"abcd": 8}
     assert derive_merges(ranks) == ["b c", "a b", "c d", "a bc", "abc d"]
 
@@ -200,9 +200,9 @@ def test_special_ids_from_config_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tokenizer_class", "flag", "in_template", "added"),
     [
-        ("LlamaTokenizerFast", False, True, False),  # Llama's class obeys its own flag
+        ("LlamaTokenizerFast", False, True, False),  # Llama's class follows its own flag
         ("LlamaTokenizerFast", None, True, True),
-        ("PreTrainedTokenizerFast", False, True, True),  # the others their template
+        ("PreTrainedTokenizerFast", False, True, True),  # the others follow their template
         ("PreTrainedTokenizerFast", True, False, False),
     ],
 )
@@ -285,7 +285,7 @@ def test_every_prefix_of_a_sentencepiece_model_is_refused_or_read(tmp_path: Path
         b"",
         b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f",  # a piece of 2**63 bytes
         b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",  # a number without an end
-        b"\x0b",  # a group, which nobody writes
+        b"\x0b",  # a group, which no tokenizer file contains
         b"\x08\x01",  # a number where a piece should be
         b"\x0a\x03\x0a\x01\xff",  # a piece that is not UTF-8
         b"\x0a\x05\x0a\x01a\x18\x09",  # a piece of type 9
@@ -301,7 +301,7 @@ def test_wrong_protobuf(tmp_path: Path, data: bytes) -> None:
 
 @pytest.mark.engine
 def test_qwens_own_merges_come_back(tmp_path: Path, vocabularies: Path) -> None:
-    """The first 151,643 tokens of Qwen 2's vocabulary are the first Qwen's ranks, its merges what they stand for."""
+    """The first 151,643 tokens of Qwen 2's vocabulary are the first Qwen's ranks; its merges are the expected ones."""
     inverse = {character: b for b, character in enumerate(files.alphabet())}
     with GGUFFile.open(vocabularies / "ggml-vocab-qwen2.gguf") as real:
         tokens = [str(token) for token in real.get_array("tokenizer.ggml.tokens")]

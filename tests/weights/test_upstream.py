@@ -1,4 +1,4 @@
-"""Running llama.cpp's converter, here a stand-in for it: what it needs, what it says, what it leaves behind."""
+"""Running llama.cpp's converter, replaced by a stand-in: its requirements, its progress, and its failures."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import pytest
 
 from edgellm.errors import EdgellmError, UsageError
 from edgellm.progress import Progress
-from edgellm.weights.converter import convert
-from edgellm.weights.upstream import NEEDS, SCRIPT, convert_with_upstream
+from edgellm.weights.convert.converter import convert
+from edgellm.weights.convert.upstream import NEEDS, SCRIPT, convert_with_upstream
 from tests.weights import checkpoint_maker as make
 from tests.weights.numpy_models import Shape
 
@@ -21,7 +21,7 @@ shutil.copy(sys.argv[1] + "/made.gguf", sys.argv[sys.argv.index("--outfile") + 1
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A source tree whose converter succeeds, and modules that pass for its needs."""
+    """A source tree whose converter succeeds, and stand-ins for the modules it needs."""
     tree = tmp_path / "llama.cpp"
     tree.mkdir()
     for name in NEEDS:
@@ -52,7 +52,7 @@ def test_a_conversion_with_progress(tree: Path, checkpoint: Path, tmp_path: Path
     [
         ("raise SystemExit('Model MambaForCausalLM is not supported')", "f16", "MambaForCausalLM is not supported"),
         ("import sys; sys.exit(3)", "f16", "no reason"),
-        (SUCCEED, "tq2_0", "no tensor became TQ2_0"),
+        (SUCCEED, "tq2_0", "none of its tensors became TQ2_0"),
     ],
 )
 def test_failures_leave_nothing(
@@ -70,7 +70,7 @@ def test_what_it_needs_is_named(checkpoint: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(UsageError, match="cannot run") as refused:
         convert_with_upstream(tmp_path, checkpoint)
     assert "pip install torch transformers" in refused.value.hint
-    with pytest.raises(UsageError, match="does not write I2_S"):
+    with pytest.raises(UsageError, match="cannot write I2_S"):
         convert_with_upstream(tmp_path, checkpoint, outtype="i2_s")
 
 
@@ -84,6 +84,6 @@ def test_what_it_needs_is_named(checkpoint: Path, tmp_path: Path, monkeypatch: p
 )
 def test_a_checkpoint_with_code_is_refused(tree: Path, checkpoint: Path, name: str, text: str, why: str) -> None:
     (checkpoint / name).write_text(text)
-    with pytest.raises(UsageError, match="is not run on strange") as caught:
+    with pytest.raises(UsageError, match="may not run on strange") as caught:
         convert_with_upstream(tree, checkpoint)
     assert why in caught.value.why

@@ -1,4 +1,4 @@
-"""Tokenizer files of every kind a checkpoint may have, with vocabularies small enough to read."""
+"""Writes every kind of tokenizer file that a checkpoint may have, with vocabularies small enough to read."""
 
 import base64
 import json
@@ -20,13 +20,13 @@ MERGES = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "n"), ("1", "2"), ("a", 
 SPECIAL = ("<|begin|>", "<|end|>")
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
-# Pieces of a SentencePiece BPE: the shorter ones score better, as they are made first.
+# Pieces of a SentencePiece BPE: shorter ones have better scores, because they are merged first.
 PIECES = ["▁", "t", "h", "e", "c", "a", "n", "o", "th", "▁the", "the", "at", "cat", "▁cat", "▁t", "▁c"]
 SPM_MERGES = [("t", "h"), ("a", "t"), ("▁", "t"), ("▁", "c"), ("th", "e"), ("c", "at"), ("▁", "the"), ("▁", "cat")]
 
 
 def alphabet() -> list[str]:
-    """GPT-2's character for every byte."""
+    """Return GPT-2's character for every byte."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = [b for b in range(256) if b not in printable]
     return [chr(b) if b in printable else chr(256 + others.index(b)) for b in range(256)]
@@ -76,7 +76,7 @@ def write_qwen2(directory: Path) -> None:
 
 
 def write_tiktoken(directory: Path) -> None:
-    """The first Qwen's files: ranks, no tokenizer.json, the chat format named in generation_config.json."""
+    """Write the first Qwen's files: ranks, no tokenizer.json, and the chat format in generation_config.json."""
     inverse = {character: b for b, character in enumerate(alphabet())}
     tokens = [bytes(inverse[character] for character in token) for token in byte_level_tokens()]
     lines = [base64.b64encode(token) + b" %d" % i for i, token in enumerate(tokens)]
@@ -87,7 +87,7 @@ def write_tiktoken(directory: Path) -> None:
 
 
 def spm_pieces() -> list[tuple[str, float, int]]:
-    """(text, score, type) of every piece."""
+    """Return (text, score, type) of every piece."""
     control = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)]
     return [
         *control,
@@ -109,7 +109,7 @@ def message(field: int, data: bytes) -> bytes:
 
 
 def spm_model(model_type: int = 2, *, dummy_prefix: bool = True) -> bytes:
-    """A tokenizer.model; types of normal pieces are left out, as protobuf does with defaults."""
+    """Return a tokenizer.model; the type of normal pieces is left out, as protobuf does with defaults."""
     data = b""
     for text, score, kind in spm_pieces():
         body = message(1, text.encode()) + varint(2 << 3 | 5) + struct.pack("<f", score)

@@ -1,10 +1,8 @@
-// A few tokens together are what a server and a batch compute, and what a prompt's last tokens are. On x86 upstream
-// unpacks every block of these types again for each of them; here one unpacking serves all tokens.
+// A server and a batch compute a few tokens at once, and so does the end of a prompt. On x86 upstream unpacks every
+// block of these types again for each token; here each block is unpacked once for all of them.
 
 #include "matmul.h"
-#include "formats.h"
-
-#include "../ternary/dispatch.h"
+#include "kernels.h"
 
 #include "ggml-backend.h"
 #include "ggml-cpu-impl.h"
@@ -22,8 +20,9 @@ namespace {
 
 constexpr int64_t ROWS_PER_CHUNK = 64;
 
-static_assert(sizeof(block_q6_K) == 210 && QK_K == 256, "as q6_k_avx512_vnni.cpp has it");
-static_assert(sizeof(block_q4_0) == 18 && sizeof(block_q4_1) == 20 && sizeof(block_q8_0) == 34, "as blocks32 has them");
+static_assert(sizeof(block_q6_K) == 210 && QK_K == 256, "as x86/q6_k_avx512_vnni.cpp has it");
+static_assert(sizeof(block_q4_0) == 18 && sizeof(block_q4_1) == 20 && sizeof(block_q8_0) == 34,
+              "as x86/blocks32_avx512_vnni.cpp has them");
 
 // One token's activations: `x` to `row`, which is upstream's quantisation of it, to `token`.
 using quantize_token = void (*)(const float * x, int64_t n, void * row, void * token);
@@ -43,7 +42,7 @@ struct scale_and_sum {
     float d, sum;  // sum: d times the sum of a block's q
 };
 
-// Q8_0 or Q8_1 to the layout of formats.h.
+// Q8_0 or Q8_1 to the layout of kernels.h.
 template <typename Block, typename Scales>
 void arrange(const Block * source, int64_t n, void * token, Scales && scales_of) {
     const q8_0_token to(token, n);
@@ -73,7 +72,7 @@ void quantize_q8_0(const float * x, int64_t n, void * row, void * token) {
     });
 }
 
-// With upstream's sums, which are rounded to half precision: a token must not become another one in company.
+// With upstream's sums, which are rounded to half precision: batching must not change the result.
 void quantize_q8_1(const float * x, int64_t n, void * row, void * token) {
     ggml_get_type_traits_cpu(GGML_TYPE_Q8_1)->from_float(x, row, n);
     arrange((const block_q8_1 *) row, n, token, [](const block_q8_1 & block) {
@@ -86,56 +85,41 @@ int64_t q8_k_bytes(int64_t n) {
     return n/QK_K*sizeof(q8_k_block);
 }
 
-// How a type of weights is computed. More than `most_tokens` are left to upstream, and of Q6_K a single one, which
-// waits for memory. The other types take every token, so that it comes to the same bits alone and in company: the
-// smallest difference grows to that of another rounding of the activations.
+// How a type of weights is computed. Any number of tokens takes the same product, so that company does not change the bits
+// of a token.
 struct format {
     ggml_type      type, row_type;
     int64_t        unit, most_cols;  // weights that are taken at once: a row has a whole number of them
-    int64_t        least_tokens, most_tokens;
     int64_t     (* token_bytes)(int64_t n);
     quantize_token quantize;
-    multiply_rows  multiply;
+    multiply_rows kernels::* multiply;
 
     size_t row_bytes(int64_t n) const { return GGML_PAD(ggml_row_size(row_type, n), 64); }
 };
 
-#if defined(EDGELLM_HAS_AVX512_VNNI)
 constexpr int64_t ANY = INT64_MAX, MOST_COLS = 32*q8_0_token::MOST_BLOCKS;
 constexpr format FORMATS[] = {
-    { GGML_TYPE_Q6_K, GGML_TYPE_Q8_K, 256, ANY,       2, 16,  q8_k_bytes,        quantize_q8_k, q6_k_avx512_vnni },
-    { GGML_TYPE_Q4_1, GGML_TYPE_Q8_1, 64,  MOST_COLS, 1, ANY, q8_0_token::bytes, quantize_q8_1, q4_1_avx512_vnni },
-    { GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, 64,  MOST_COLS, 1, ANY, q8_0_token::bytes, quantize_q8_0, q4_0_avx512_vnni },
-    { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 64,  MOST_COLS, 1, ANY, q8_0_token::bytes, quantize_q8_0, q8_0_avx512_vnni },
+    { GGML_TYPE_Q6_K, GGML_TYPE_Q8_K, 256, ANY,       q8_k_bytes,        quantize_q8_k, &kernels::q6_k },
+    { GGML_TYPE_Q4_1, GGML_TYPE_Q8_1, 64,  MOST_COLS, q8_0_token::bytes, quantize_q8_1, &kernels::q4_1 },
+    { GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, 64,  MOST_COLS, q8_0_token::bytes, quantize_q8_0, &kernels::q4_0 },
+    { GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, 64,  MOST_COLS, q8_0_token::bytes, quantize_q8_0, &kernels::q8_0 },
 };
 
-bool runs_here() {
-    const ternary::kernels * k = ternary::chosen();
-    return k != nullptr && (strcmp(k->name, "avx512-vnni") == 0 || strcmp(k->name, "amx") == 0);
-}
-#endif
-
 const format * format_of(const ggml_tensor * op) {
-#if defined(EDGELLM_HAS_AVX512_VNNI)
     if (op->op != GGML_OP_MUL_MAT) {
         return nullptr;
     }
     const ggml_tensor * weights = op->src[0];
     const ggml_tensor * x = op->src[1];
-    const int64_t n_tokens = ggml_nrows(x);
     for (const format & f : FORMATS) {
         if (weights->type == f.type) {
-            const bool ours = n_tokens >= f.least_tokens && n_tokens <= f.most_tokens && weights->ne[0]%f.unit == 0 &&
-                weights->ne[0] <= f.most_cols &&
+            const bool ours = weights->ne[0]%f.unit == 0 && weights->ne[0] <= f.most_cols &&
                 ggml_is_matrix(weights) && ggml_is_contiguous(weights) && x->type == GGML_TYPE_F32 &&
                 ggml_is_contiguous(x) && op->type == GGML_TYPE_F32 && ggml_is_contiguous(op) &&
                 (weights->buffer == nullptr || ggml_backend_buffer_is_host(weights->buffer));
-            return ours && runs_here() ? &f : nullptr;
+            return ours && chosen().*f.multiply != nullptr ? &f : nullptr;
         }
     }
-#else
-    GGML_UNUSED(op);
-#endif
     return nullptr;
 }
 
@@ -185,13 +169,14 @@ bool compute_forward(const ggml_compute_params * params, ggml_tensor * op) {
     ggml_barrier(params->threadpool);
 
     const int64_t n_rows = weights->ne[1];
+    const multiply_rows multiply = chosen().*f->multiply;
     float * y = (float *) op->data;
     for (int64_t chunk = params->ith; chunk*ROWS_PER_CHUNK < n_rows;) {
         const int64_t first = chunk*ROWS_PER_CHUNK;
         const int64_t last  = std::min(first + ROWS_PER_CHUNK, n_rows);
         for (int64_t t = 0; t < n_tokens; t += MAX_TOKENS) {
             const int n = (int) std::min<int64_t>(MAX_TOKENS, n_tokens - t);
-            f->multiply(weights->data, n_cols, first, last, work.tokens + t*stride, n, y + t*n_rows, n_rows);
+            multiply(weights->data, n_cols, first, last, work.tokens + t*stride, n, y + t*n_rows, n_rows);
         }
         chunk = ggml_threadpool_chunk_add(params->threadpool, 1);
     }

@@ -1,6 +1,6 @@
 // The kernels in plain C++: what the others are measured against, and what runs where nothing better can.
 
-#include "finish.h"
+#include "nested.h"
 
 #include <math.h>
 #include <string.h>
@@ -36,6 +36,104 @@ struct dot {
     }
 };
 
+float from_half(uint16_t half) {
+    const int   exponent = half >> 10 & 31, fraction = half & 1023;
+    const float size     = exponent == 31 ? (fraction != 0 ? NAN : INFINITY)
+                         : exponent == 0  ? ldexpf((float) fraction, -24)
+                                          : ldexpf((float) (fraction + 1024), exponent - 25);
+    return half >> 15 ? -size : size;
+}
+
+// What groups.h asks for.
+template <int>
+struct group_isa {
+    static constexpr int STEPS = 8, WIDTH = 1;
+    struct sums { int32_t of[PANEL_ROWS]; };
+    struct floats { float of[PANEL_ROWS]; };
+    struct codes { uint8_t of[PANEL_ROWS][4]; };
+
+    template <int BITS>
+    static const uint8_t * load(const uint8_t * blocks) { return blocks; }
+
+    template <int BITS, int STEP>
+    static uint8_t plane(const uint8_t * blocks, int i) {
+        return blocks[STEP*BITS/8*BLOCK_BYTES + i] >> STEP*BITS%8 & ((1 << BITS) - 1);
+    }
+    template <int BITS, int STEP>
+    static codes field(const uint8_t * blocks) {
+        codes c;
+        for (int r = 0; r < PANEL_ROWS; ++r) {
+            for (int j = 0; j < 4; ++j) {
+                const int i = 4*r + j;
+                if constexpr (BITS > 4) {
+                    const uint8_t * high = blocks + 4*BLOCK_BYTES;
+                    c.of[r][j] = plane<4, STEP>(blocks, i) | plane<BITS - 4, STEP>(high, i) << 4;
+                } else {
+                    c.of[r][j] = BITS == 1 ? 2*plane<1, STEP>(blocks, i) : plane<BITS, STEP>(blocks, i);
+                }
+            }
+        }
+        return c;
+    }
+    static sums start(const int32_t * offset, int64_t) {
+        sums s;
+        for (int32_t & sum : s.of) { sum = *offset; }
+        return s;
+    }
+    template <int, int STEP, int TOKENS>
+    static void add(sums & s, const codes & c, const int8_t * q, int token) {
+        const int8_t * four = q + (STEP*TOKENS + token)*4;
+        for (int r = 0; r < PANEL_ROWS; ++r) {
+            s.of[r] += c.of[r][0]*four[0] + c.of[r][1]*four[1] + c.of[r][2]*four[2] + c.of[r][3]*four[3];
+        }
+    }
+    static floats zero() { return {}; }
+    static void add_sums(floats & total, const sums & s, const float * factor, int64_t) {
+        for (int r = 0; r < PANEL_ROWS; ++r) { total.of[r] = fmaf((float) s.of[r], *factor, total.of[r]); }
+    }
+    static void add_part(floats & total, const floats & part, const floats & scales) {
+        for (int r = 0; r < PANEL_ROWS; ++r) { total.of[r] = fmaf(part.of[r], scales.of[r], total.of[r]); }
+    }
+    static floats scales(const uint16_t * halves) {
+        floats s;
+        for (int r = 0; r < PANEL_ROWS; ++r) { s.of[r] = from_half(halves[r]); }
+        return s;
+    }
+    static void store(const floats & f, float (*y)[PANEL_ROWS]) { memcpy(y, f.of, sizeof(f.of)); }
+
+    // What nested.h asks for.
+    static sums none() { return {}; }
+    static floats scales(const uint8_t * bytes) { return widened(bytes); }
+    static floats scales(const int8_t * bytes) { return widened(bytes); }
+    template <typename Byte>
+    static floats widened(const Byte * bytes) {
+        floats s;
+        for (int r = 0; r < PANEL_ROWS; ++r) { s.of[r] = bytes[r]; }
+        return s;
+    }
+    static void add_scaled(floats & part, const sums & s, const floats & scales) {
+        for (int r = 0; r < PANEL_ROWS; ++r) { part.of[r] = fmaf((float) s.of[r], scales.of[r], part.of[r]); }
+    }
+    static sums minima(const uint8_t (*pairs)[PANEL_ROWS][2], const int32_t * offsets) {
+        sums s = {};
+        for (int i = 0; i < 4; ++i) {
+            const int32_t low = (int16_t) offsets[i], high = offsets[i] >> 16;
+            for (int r = 0; r < PANEL_ROWS; ++r) { s.of[r] += pairs[i][r][0]*low + pairs[i][r][1]*high; }
+        }
+        return s;
+    }
+    static void add_nested(floats & total, const floats & part, const sums & minima, const floats & d,
+                           const floats & d_minima, const float * factor) {
+        for (int r = 0; r < PANEL_ROWS; ++r) {
+            const float scaled = d.of[r]*part.of[r];
+            total.of[r] = fmaf(fmaf(-d_minima.of[r], (float) minima.of[r], scaled), *factor, total.of[r]);
+        }
+    }
+    static void add_nested(floats & total, const floats & part, const floats & d, const float * factor) {
+        for (int r = 0; r < PANEL_ROWS; ++r) { total.of[r] = fmaf(d.of[r]*part.of[r], *factor, total.of[r]); }
+    }
+};
+
 // The bits of floats without their sign order like the floats, NaN above all.
 float absolute_maximum(const float * x, int64_t n) {
     uint32_t largest = 0;
@@ -64,8 +162,18 @@ int32_t quantize(const float * x, float s, int8_t * q, int64_t n) {
 
 }  // namespace
 
-const kernels * scalar_kernels() {
-    static const kernels k = { "scalar", 4, TILE, 1, absolute_maximum, quantize, multiply_tiles<dot, TILE, 1> };
+const kernel_set * scalar_kernels() {
+    static const kernel_set k = {
+        { 4, TILE, 1, absolute_maximum, quantize, multiply_tiles<rows<dot>::tile, TILE, 1> },
+        { 4, TILE, 1, absolute_maximum, quantize, multiply_tiles<groups<group_isa, 2>::tile, TILE, 1> },
+        { 4, TILE, 1, absolute_maximum, quantize, multiply_tiles<groups<group_isa, 1>::tile, TILE, 1> },
+        { 4, TILE, 1, absolute_maximum, quantize, multiply_tiles<groups<group_isa, 4>::tile, TILE, 1>, 8 },
+        {
+            nested_kernels<group_isa, TILE>(4, absolute_maximum, quantize),
+            nested_kernels<group_isa, TILE>(5, absolute_maximum, quantize),
+            nested_kernels<group_isa, TILE>(6, absolute_maximum, quantize),
+        },
+    };
     return &k;
 }
 

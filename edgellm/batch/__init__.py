@@ -1,0 +1,1 @@
+"""Many prompts from a file, answered in several slots, in order, resumable after a kill at any moment."""

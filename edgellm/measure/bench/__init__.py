@@ -1,0 +1,1 @@
+"""Benchmarks: measures contenders in interleaved rounds, and keeps the results."""

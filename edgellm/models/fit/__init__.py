@@ -1,0 +1,1 @@
+"""Estimates how much memory a model needs, whether it fits, and what would fit instead."""

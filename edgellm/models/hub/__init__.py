@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: repositories, files, downloads and the local cache."""

@@ -1,0 +1,1 @@
+"""Charts from plain data, as SVG: bars with intervals, and points or lines over numbers."""

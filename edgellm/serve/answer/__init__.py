@@ -1,0 +1,1 @@
+"""What a worker says, as events: read, guarded, and folded into whole answers."""

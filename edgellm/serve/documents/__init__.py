@@ -1,0 +1,1 @@
+"""The user's documents in the server: uploaded files, the collections they are in, and answers from them."""

@@ -1,0 +1,1 @@
+"""HTTP without models: the listener, guards, responses, errors and the OpenAPI description."""

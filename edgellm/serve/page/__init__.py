@@ -1,0 +1,1 @@
+"""The page that browsers get, and the saved chats that it shows."""

@@ -1,0 +1,76 @@
+"""A chat's prompts for a model of a server: the counterpart of `run.session.Session`.
+
+    session = RemoteModel(...).open_session()
+    turn = session.turn(messages)
+    for event in session.answer(turn, sampling, limits): ...
+
+The server renders the messages and keeps what it has computed of them, so a turn has no tokens here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+from edgellm.engine.sampling import Sampling
+from edgellm.errors import EdgellmError
+from edgellm.run.events import End, Event, Looped, Text
+from edgellm.run.generation import Limits
+from edgellm.run.message import Message
+from edgellm.run.session import Turn
+from edgellm.serve.remote.model import RemoteMeter, RemoteModel
+
+
+@dataclass(slots=True)
+class RemoteTurn(Turn):
+    """One answer of a server as it comes, to `messages`; pieces of text stand for tokens."""
+
+    messages: tuple[Message, ...] = ()
+
+    def continued(self) -> RemoteTurn:
+        """A turn that begins where this one ended."""
+        return RemoteTurn("", [], pieces=list(self.pieces), kept=len(self.pieces), messages=self.messages)
+
+
+class RemoteSession:
+    """The prompts of one chat; `last` is its last answer."""
+
+    def __init__(self, model: RemoteModel) -> None:
+        self.model = model
+        self.last: Turn | None = None
+
+    def turn(self, messages: Sequence[Message]) -> RemoteTurn:
+        """The turn that answers these messages."""
+        return RemoteTurn("", [], messages=tuple(messages))
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the prompt that these messages make."""
+        return self.model.count_tokens(messages)
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return self.model.count(text)
+
+    def answer(self, turn: Turn, sampling: Sampling, limits: Limits, hint: str = "") -> Generator[Event, None, None]:
+        """Let the server answer a turn, which fills as the answer comes; raises as `RemoteModel.events` does."""
+        messages = list(turn.messages) if isinstance(turn, RemoteTurn) else []
+        try:
+            for event in self.model.events(messages, sampling, limits, begun=turn.text):
+                match event:
+                    case Text(text):
+                        turn.pieces.append(text)
+                    case Looped(kept_tokens=kept):
+                        del turn.pieces[turn.kept + kept :]
+                    case End(reason):
+                        turn.reason = reason
+                yield event
+        finally:
+            if turn.text:
+                self.last = turn
+
+    def meter(self) -> RemoteMeter:
+        """Measures the next answer."""
+        with contextlib.suppress(EdgellmError):
+            self.model.look()  # what the worker has computed before
+        return RemoteMeter(self.model)

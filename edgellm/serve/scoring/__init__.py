@@ -1,0 +1,1 @@
+"""Log-probabilities of prompts, computed by a process beside the workers."""

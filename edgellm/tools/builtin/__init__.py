@@ -1,0 +1,1 @@
+"""The tools that come with edgellm, one file each: its schema, and what it does."""

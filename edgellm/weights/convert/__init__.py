@@ -1,0 +1,1 @@
+"""Converts checkpoints in the Hub's layout to GGUF files."""

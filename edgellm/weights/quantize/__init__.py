@@ -1,0 +1,1 @@
+"""Quantizes GGUF files to smaller tensor types."""

@@ -1,0 +1,1 @@
+"""OpenAI's requests and answers as data, without HTTP: what serve and batch have in common."""
