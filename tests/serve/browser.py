@@ -40,6 +40,7 @@ class Page:
         self.problems: list[str] = []
         self.posted: list[Any] = []
         self.answers: dict[str, tuple[int, str, bytes]] = {}
+        self._loaded = asyncio.Event()
 
     def send(self, method: str, **params: Any) -> Any:
         return self._browser.wait(self._browser.call(method, params, self._session))
@@ -54,6 +55,12 @@ class Page:
         while not self.evaluate(f"!!({expression})"):
             assert time.monotonic() < end, f"never: {expression}\n{self.text}\n{self.problems}"
             self._browser.wait(asyncio.sleep(0.05))
+
+    def _loads(self, method: str, **params: Any) -> None:
+        """Do what loads a page, and wait for its load event: what is asked of a page that is being left may fail."""
+        self._loaded.clear()
+        self.send(method, **params)
+        self._browser.wait(self._loaded.wait())
 
     @property
     def text(self) -> str:
@@ -82,9 +89,7 @@ class Page:
         )
 
     def reload(self) -> None:
-        self.evaluate("window.isLeft = true")  # the page that is left is complete, too
-        self.send("Page.reload")
-        self.until("!window.isLeft && document.readyState === 'complete'")
+        self._loads("Page.reload")
 
     def answer_instead(
         self, path: str, body: bytes, *, status: int = 200, media_type: str = "text/event-stream"
@@ -113,6 +118,8 @@ class Page:
     async def _heard(self, method: str, params: Any) -> None:
         if method == "Network.requestWillBeSent":
             self.requested.append(params["request"]["url"])
+        elif method == "Page.loadEventFired":
+            self._loaded.set()
         elif method == "Runtime.exceptionThrown":
             self.problems.append(str(params["exceptionDetails"]))
         elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
@@ -173,8 +180,7 @@ class Browser:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         page.send("Emulation.setDeviceMetricsOverride", **size)
         page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        page.send("Page.navigate", url=url)
-        page.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+        page._loads("Page.navigate", url=url)
         return page
 
     async def call(self, method: str, params: dict[str, Any], session: str | None = None, *, heard: bool = True) -> Any:
