@@ -59,8 +59,9 @@ doctor: setup ## Check this machine
 tools: $(VENV)/.installed ## Also build llama-server, llama-bench and the other tools
 	@$(BIN)/edgellm engine build --tools >/dev/null
 
+# Real servers, browsers and kills on a busy machine: a test that fails runs once more, and the summary names it.
 test: setup tools $(VENV)/.developer ## Run the tests, linters and type checks included
-	@$(BIN)/python -m pytest -m "not soak" -n $(TESTERS) --dist loadfile
+	@$(BIN)/python -m pytest -m "not soak" -n $(TESTERS) --dist loadfile --reruns 1
 	@$(MAKE) --no-print-directory lint
 
 kernels: $(VENV)/.installed ## Compare every kernel level with the C truth; BENCH=1 times them

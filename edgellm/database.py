@@ -12,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from edgellm.errors import CorruptFile, DiskFull, FileAccessError
 from edgellm.files import locked
@@ -22,13 +23,23 @@ PRAGMAS = ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON")
 
 
 def connect(
-    path: Path, *, schema: str, version: int, busy_seconds: float, pragmas: Sequence[str] = (), newer_hint: str = ""
+    path: Path,
+    *,
+    schema: str,
+    version: int,
+    busy_seconds: float,
+    upgrades: Mapping[int, str] = MappingProxyType({}),
+    optional: str = "",
+    pragmas: Sequence[str] = (),
+    newer_hint: str = "update edgellm",
 ) -> sqlite3.Connection:
     """Open a file that its owner alone can read; an empty one is made if there is none.
 
     Args:
         schema: the statements that make an empty file; `version` is their number.
         busy_seconds: how long a statement waits for another process.
+        upgrades: the statements that turn a file of this version into one of the next.
+        optional: statements for an empty file that an old SQLite may not know; the file is good without them.
         pragmas: more of them than every file has.
 
     Raises:
@@ -48,12 +59,22 @@ def connect(
             if found > version:
                 why = f"its version is {found}, known is {version}"
                 raise CorruptFile(f"{path.name} was made by a newer edgellm", why=why, hint=newer_hint)
-            if found == 0:
-                db.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {version}; COMMIT;")
+            if found < version:
+                steps = [upgrades[each] for each in range(found, version)] if found else [schema]
+                db.executescript(f"BEGIN IMMEDIATE; {' '.join(steps)} PRAGMA user_version = {version}; COMMIT;")
+            if found == 0 and optional:
+                _try(db, optional)
         except BaseException:
             db.close()
             raise
     return db
+
+
+def _try(db: sqlite3.Connection, statements: str) -> None:
+    try:
+        db.executescript(f"BEGIN IMMEDIATE; {statements} COMMIT;")
+    except sqlite3.OperationalError:
+        db.rollback()
 
 
 @contextlib.contextmanager
@@ -69,14 +90,23 @@ def transaction(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Itera
 
 
 @contextlib.contextmanager
-def failures(path: Path, *, hint: str) -> Iterator[None]:
-    """Turn SQLite's errors, and JSON in it that is none, into ours; `hint` is what to type if the file is damaged."""
+def failures(path: Path, *, hint: str, access_hint: str = "") -> Iterator[None]:
+    """Turn SQLite's errors, and JSON in it that is none, into ours.
+
+    Args:
+        hint: what to type if the file is damaged.
+        access_hint: what to type if it cannot be opened or written.
+    """
     try:
         yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise  # not the file's fault
     except (sqlite3.Error, json.JSONDecodeError) as error:
         reason = str(error)
         if "full" in reason:
-            raise DiskFull(f"{path.name} cannot be written", why=reason) from error
-        if any(word in reason for word in ("readonly", "unable to open", "locked", "permission")):
-            raise FileAccessError(f"{path.name} cannot be used", why=reason) from error
-        raise CorruptFile(f"{path.name} is damaged", why=reason, hint=hint) from error
+            raise DiskFull(f"{path.name} cannot be written", why=reason, hint="free some space") from error
+        if any(word in reason for word in ("readonly", "unable to open", "locked", "permission", "disk I/O")):
+            raise FileAccessError(
+                f"{path.name} cannot be used", why=reason, hint=access_hint, path=str(path)
+            ) from error
+        raise CorruptFile(f"{path.name} is damaged", why=reason, hint=hint, path=str(path)) from error

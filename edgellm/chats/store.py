@@ -29,13 +29,19 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from edgellm.database import connect, failures, transaction
 from edgellm.documents.answers.citation import Citation
-from edgellm.errors import ChatChanged, ChatNotFound, CorruptFile, DiskFull, FileAccessError, UsageError
-from edgellm.files import locked
+from edgellm.errors import ChatChanged, ChatNotFound, UsageError
 from edgellm.tools.record import CallRecord, calls_from, calls_text
 
-# 2 added the title, 3 the citations, 4 the documents, 5 the calls of tools.
 VERSION = 5
+# The title, the citations, the documents, the calls of tools.
+UPGRADES = {
+    1: "ALTER TABLE chats ADD COLUMN title TEXT NOT NULL DEFAULT '';",
+    2: "ALTER TABLE messages ADD COLUMN citations TEXT NOT NULL DEFAULT '';",
+    3: "ALTER TABLE chats ADD COLUMN docs TEXT;",
+    4: "ALTER TABLE messages ADD COLUMN calls TEXT NOT NULL DEFAULT '';",
+}
 SCHEMA = """
 CREATE TABLE chats (
     id TEXT PRIMARY KEY, model TEXT NOT NULL, system TEXT, created TEXT NOT NULL, updated TEXT NOT NULL,
@@ -55,6 +61,7 @@ CREATE TABLE messages (
 );
 CREATE INDEX messages_of_chat ON messages (chat, place, id);
 """
+# SQLite before 3.34 has no trigrams; there searches read every message.
 INDEX = """
 CREATE VIRTUAL TABLE words USING fts5 (content, content = 'messages', content_rowid = 'id', tokenize = 'trigram');
 CREATE TRIGGER message_added AFTER INSERT ON messages BEGIN
@@ -144,21 +151,12 @@ class ChatStore:
             CorruptFile: it is not a database, or is damaged.
             FileAccessError: it cannot be read or written.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         with _failures(path):
-            if not path.exists():
-                path.touch(mode=0o600)  # chats are private
-            # One at a time: SQLite fails at once if two processes change a new file's journal mode.
-            with locked(path.with_name(f"{path.name}.lock")):
-                return cls._opened(path)
-
-    @classmethod
-    def _opened(cls, path: Path) -> ChatStore:
-        db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+            db = connect(
+                path, schema=SCHEMA, version=VERSION, busy_seconds=BUSY_SECONDS, upgrades=UPGRADES, optional=INDEX,
+                pragmas=("synchronous = FULL", "secure_delete = ON"),
+            )  # fmt: skip
         try:
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):
-                db.execute(f"PRAGMA {pragma}")
-            _prepare(db, path)
             return cls(db, path)
         except BaseException:
             db.close()
@@ -388,13 +386,8 @@ class ChatStore:
         if self._db.in_transaction:
             yield
             return
-        self._write("BEGIN IMMEDIATE")
-        try:
+        with _failures(self._path), transaction(self._db):
             yield
-        except BaseException:
-            self._db.rollback()
-            raise
-        self._write("COMMIT")
 
     def close(self) -> None:
         """Close the file."""
@@ -414,48 +407,9 @@ CHAT = """SELECT id, model, system, created, updated, title, docs,
  FROM chats"""
 
 
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Make the tables of a new file; refuse those of a later edgellm."""
-    db.execute("BEGIN IMMEDIATE")
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version > VERSION:
-        raise CorruptFile(f"{path} comes from a later edgellm", why=f"its format is {version}", hint="update edgellm")
-    if version == 1:
-        db.execute("ALTER TABLE chats ADD COLUMN title TEXT NOT NULL DEFAULT ''")
-    if version in (1, 2):
-        db.execute("ALTER TABLE messages ADD COLUMN citations TEXT NOT NULL DEFAULT ''")
-    if version in (1, 2, 3):
-        db.execute("ALTER TABLE chats ADD COLUMN docs TEXT")
-    if 0 < version < 5:
-        db.execute("ALTER TABLE messages ADD COLUMN calls TEXT NOT NULL DEFAULT ''")
-    elif version == 0:
-        for statement in SCHEMA.split(";\n"):
-            db.execute(statement)
-        # SQLite before 3.34 has no trigrams; there searches read every message.
-        with contextlib.suppress(sqlite3.OperationalError):
-            for statement in re.split(r";\n(?=CREATE)", INDEX):
-                db.execute(statement)
-    db.execute(f"PRAGMA user_version = {VERSION}")
-    db.execute("COMMIT")
-
-
-@contextlib.contextmanager
-def _failures(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        why = str(error)
-        if "full" in why:
-            raise DiskFull(f"the disk is full while writing {path}", hint="free some space") from error
-        if any(word in why for word in ("open", "readonly", "locked", "disk I/O")):
-            hint = "set EDGELLM_HOME to a directory that you can write to, or chat with --private"
-            raise FileAccessError(f"cannot use {path}", why=why, hint=hint, path=str(path)) from error
-        if isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError)):
-            raise
-        raise CorruptFile(
-            f"the saved chats are damaged: {path}", why=why, hint=f"mv {path} {path}.damaged", path=str(path)
-        ) from error
+def _failures(path: Path) -> contextlib.AbstractContextManager[None]:
+    elsewhere = "set EDGELLM_HOME to a directory that you can write to, or chat with --private"
+    return failures(path, hint=f"mv {path} {path}.damaged", access_hint=elsewhere)
 
 
 def _changed(chat: str) -> ChatChanged:

@@ -121,7 +121,7 @@ def test_a_database_of_a_later_edgellm_is_left_alone(path: Path) -> None:
     database = sqlite3.connect(path)
     database.execute("PRAGMA user_version = 99")
     database.close()
-    with pytest.raises(CorruptFile, match="later edgellm"):
+    with pytest.raises(CorruptFile, match="newer edgellm"):
         ChatStore.open(path)
 
 
