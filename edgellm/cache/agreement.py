@@ -7,7 +7,8 @@ Both have the same numbers and the same negation, and the shorter one's words st
 
 from __future__ import annotations
 
-from edgellm.cache.facts import facts, normalised
+from edgellm.cache.facts import facts
+from edgellm.cache.question_facts import normalised
 
 # The part of the shorter answer's words that the longer one has.
 ENOUGH = 0.6

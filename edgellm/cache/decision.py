@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgellm.cache.facts import CHINESE, ENGLISH, facts, normalised
+from edgellm.cache.facts import facts
 from edgellm.cache.guards import alike, difference
+from edgellm.cache.question_facts import CHINESE, ENGLISH, normalised
 from edgellm.cache.threshold import Observation, Threshold
 
 DEFAULT_ERROR = 0.03

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
 
-from edgellm.cache import lexicon as words
-from edgellm.cache.facts import CHINESE, QuestionFacts, are_opposites, facts, meaning
+from edgellm.cache import chinese_words, english_words
+from edgellm.cache.english import are_opposites, meaning
+from edgellm.cache.facts import facts
+from edgellm.cache.question_facts import CHINESE, QuestionFacts
 
 # Questions whose words, with those of no meaning, are alike to this part say the same sentence about something else.
 PARALLEL = 2 / 3
@@ -178,8 +180,8 @@ def share(a: QuestionFacts, b: QuestionFacts) -> float:
     return (mine & others).total() / max(1, min(mine.total(), others.total()))
 
 
-_GENERIC = {meaning(word) for word in words.GENERIC}
-_CHINESE_GENERIC = re.compile("|".join(sorted(words.CHINESE_GENERIC, key=len, reverse=True)))
+_GENERIC = {meaning(word) for word in english_words.GENERIC}
+_CHINESE_GENERIC = re.compile("|".join(sorted(chinese_words.GENERIC, key=len, reverse=True)))
 
 
 def _same_order(a: tuple[str, ...], b: tuple[str, ...]) -> bool:

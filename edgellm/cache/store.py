@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgellm.cache.facts import normalised
+from edgellm.cache.question_facts import normalised
 from edgellm.database import connect, failures, transaction
 from edgellm.errors import AnswerNotFound
 

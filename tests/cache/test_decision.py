@@ -9,7 +9,8 @@ import pytest
 
 from edgellm.cache.agreement import agree
 from edgellm.cache.decision import decide
-from edgellm.cache.facts import facts, normalised
+from edgellm.cache.facts import facts
+from edgellm.cache.question_facts import normalised
 
 PAIRS: list[dict[str, Any]] = [
     json.loads(line) for line in (Path(__file__).parent / "pairs.jsonl").read_text(encoding="utf-8").splitlines()

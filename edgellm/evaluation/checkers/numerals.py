@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from edgellm.cache.lexicon import CARDINALS, CHINESE_DIGITS, TENS
+from edgellm.cache.chinese_words import DIGITS as CHINESE_DIGITS
+from edgellm.cache.english_words import CARDINALS, TENS
 from edgellm.evaluation.checkers.units import PATTERN as UNIT
 
 # Longer numbers are no answers, and Python refuses to read some of them.
