@@ -154,7 +154,7 @@ class ChatStore:
         with _failures(path):
             db = connect(
                 path, schema=SCHEMA, version=VERSION, busy_seconds=BUSY_SECONDS, upgrades=UPGRADES, optional=INDEX,
-                pragmas=("synchronous = FULL", "secure_delete = ON"),
+                pragmas=("synchronous = FULL", "fullfsync = ON", "secure_delete = ON"),
             )  # fmt: skip
         try:
             return cls(db, path)

@@ -52,7 +52,7 @@ def connect(
     client: Annotated[
         str,
         typer.Argument(
-            help=f"{', '.join(CLIENTS)}; systemd and container print files that run the server.",
+            help=f"{', '.join(CLIENTS)}; {', '.join(FILES)} print files that run the server.",
             autocompletion=_clients,
         ),
     ],

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import DiskFull, EdgellmError
+from edgellm.files import sync_directory, sync_file
 from edgellm.formats.gguf_header import DEFAULT_ALIGNMENT, MAGIC, MAX_DIMS, MAX_TENSOR_NAME_BYTES
 from edgellm.formats.gguf_metadata import Metadata, Scalar, ValueType, encode_string, encode_value
 from edgellm.formats.quant_types import QuantType, tensor_nbytes
@@ -142,10 +143,9 @@ class GGUFWriter:
             raise ValueError(f"tensor {missing!r} was declared but never written")
         file = self._file or self._start()
         with self._disk_errors():
-            file.flush()
-            os.fsync(file.fileno())
+            sync_file(file)
             self._part.replace(self.path)
-            _sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
 
     def _header(self) -> bytes:
         parts = [MAGIC, struct.pack("<IQQ", VERSION, len(self._tensors), len(self._values))]
@@ -177,12 +177,3 @@ class GGUFWriter:
 
 def _padded(nbytes: int) -> int:
     return -(-nbytes // DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT
-
-
-def _sync_directory(directory: Path) -> None:
-    """Sync the directory, so that the rename survives a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import plistlib
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from edgellm.machine.identity import identify
 from edgellm.serve.clients import CLIENTS, instructions
@@ -145,6 +147,26 @@ def test_a_client_that_is_mistyped() -> None:
 def test_an_origin_that_is_none_is_refused_before_anything_starts() -> None:
     wrong = edgellm("serve", "smollm2", "--allowed-origin", "chat.example", "--json")
     assert wrong.returncode == 2 and "--allowed-origin 'chat.example' is no origin" in error(wrong)["what"]
+
+
+@pytest.mark.parametrize("app, key", [("anythingllm", "OLLAMA_AUTH_TOKEN"), ("open-webui", "OPENAI_API_KEY")])
+def test_compose_files(app: str, key: str) -> None:
+    text = edgellm("connect", f"compose-{app}").stdout
+    file = yaml.safe_load(text)
+    server, client = file["services"]["edgellm"], file["services"][app]
+    # Each reaches the other by its name and with the same key, and compose demands the key.
+    assert server["environment"]["EDGELLM_ALLOWED_HOST"] == "edgellm"
+    assert client["environment"][key] == server["environment"]["EDGELLM_API_KEY"] and ":?" in client["environment"][key]
+    assert any(value.startswith("http://edgellm:11435") for value in client["environment"].values())
+    assert all(port.startswith("127.0.0.1:") for port in client["ports"]) and "ports" not in server
+    # What the settings say of the program without compose is said in the compose file too.
+    shown = edgellm("connect", app, "smollm2").stdout
+    assert all(f"{name}=" in shown for name in client["environment"] if name != "STORAGE_DIR")
+
+
+def test_the_launchd_file() -> None:
+    agent = plistlib.loads(edgellm("connect", "launchd").stdout.encode())
+    assert agent["ProgramArguments"][-1].endswith("exec edgellm serve") and agent["ExitTimeOut"] > 30
 
 
 def test_files_that_run_the_server(tmp_path: Path) -> None:

@@ -45,6 +45,10 @@ OPTIONS = {
     "BUILD_SHARED_LIBS": "ON",
     "GGML_NATIVE": "ON",
     "GGML_RPC": "ON",
+    # On for macOS by default. Products and sums of the CPU's own code are those that are tested to the bit.
+    "GGML_METAL": "OFF",
+    "GGML_BLAS": "OFF",
+    "GGML_ACCELERATE": "OFF",
     "LLAMA_BUILD_TESTS": "OFF",
     "LLAMA_BUILD_EXAMPLES": "OFF",
     "LLAMA_BUILD_APP": "OFF",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgellm.errors import UsageError
 from edgellm.serve.clients import apps, sdks, tools
+from edgellm.serve.clients.compose import compose_anythingllm, compose_open_webui
 from edgellm.serve.clients.environment import Target
 from edgellm.suggest import did_you_mean
 from edgellm.text import read_text
@@ -36,7 +37,10 @@ CLIENTS: dict[str, Callable[[Target], str]] = {
 # Files that run a server.
 FILES: dict[str, Callable[[], str]] = {
     "systemd": partial(read_text, EXAMPLES / "edgellm.service"),
+    "launchd": partial(read_text, EXAMPLES / "edgellm.plist"),
     "container": partial(read_text, EXAMPLES / "Containerfile"),
+    "compose-anythingllm": compose_anythingllm,
+    "compose-open-webui": compose_open_webui,
 }
 
 

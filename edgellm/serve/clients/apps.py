@@ -18,18 +18,6 @@ HIDDEN = ("RETRIEVAL_QUERY", "TITLE", "TAGS", "FOLLOW_UP")
 
 def anythingllm(target: Target) -> str:
     """By its connector for Ollama, which reads the context and the abilities of a model, or for OpenAI."""
-    ollama = {
-        "LLM_PROVIDER": "ollama",
-        "OLLAMA_BASE_PATH": target.from_docker,
-        "OLLAMA_MODEL_PREF": target.model,
-        "OLLAMA_MODEL_TOKEN_LIMIT": str(target.n_ctx),
-        "OLLAMA_AUTH_TOKEN": target.docker_key,
-        "EMBEDDING_ENGINE": "ollama",
-        "EMBEDDING_BASE_PATH": target.from_docker,
-        "EMBEDDING_MODEL_PREF": target.some_embedder,
-        "EMBEDDING_MODEL_MAX_CHUNK_LENGTH": "1000",
-        "PROVIDER_DISABLE_NATIVE_TOOL_CALLING": "ollama,generic-openai",
-    }
     return f"""
 AnythingLLM: Settings > AI Providers > LLM, provider "Ollama"
   Ollama Base URL  {target.url}
@@ -54,24 +42,28 @@ The provider "Generic OpenAI" works too. AnythingLLM takes its models for ones t
   Max Tokens            {target.n_answer}
 
 {_docker(target)}
-{_lines(ollama)}
+{_lines(anythingllm_environment(target, target.from_docker))}
 """
+
+
+def anythingllm_environment(target: Target, url: str) -> dict[str, str]:
+    """The environment of AnythingLLM's container, which reaches the server at `url`."""
+    return {
+        "LLM_PROVIDER": "ollama",
+        "OLLAMA_BASE_PATH": url,
+        "OLLAMA_MODEL_PREF": target.model,
+        "OLLAMA_MODEL_TOKEN_LIMIT": str(target.n_ctx),
+        "OLLAMA_AUTH_TOKEN": target.docker_key,
+        "EMBEDDING_ENGINE": "ollama",
+        "EMBEDDING_BASE_PATH": url,
+        "EMBEDDING_MODEL_PREF": target.some_embedder,
+        "EMBEDDING_MODEL_MAX_CHUNK_LENGTH": "1000",
+        "PROVIDER_DISABLE_NATIVE_TOOL_CALLING": "ollama,generic-openai",
+    }
 
 
 def open_webui(target: Target) -> str:
     """By a connection of OpenAI's API, without its own tools and hidden questions."""
-    api = f"{target.from_docker}/v1"
-    values = {
-        "OPENAI_API_BASE_URL": api,
-        "OPENAI_API_KEY": target.docker_key,
-        "ENABLE_OLLAMA_API": "False",
-        "DEFAULT_MODEL_METADATA": WITHOUT_TOOLS,
-        **{f"ENABLE_{question}_GENERATION": "False" for question in HIDDEN},
-        "RAG_EMBEDDING_ENGINE": "openai",
-        "RAG_OPENAI_API_BASE_URL": api,
-        "RAG_OPENAI_API_KEY": target.docker_key,
-        "RAG_EMBEDDING_MODEL": target.some_embedder,
-    }
     return f"""
 Open WebUI: Admin Panel > Settings > Connections > OpenAI API > +
   URL   {target.openai}
@@ -89,9 +81,25 @@ Admin Panel > Settings > Interface: switch off the generation of titles, tags, f
 computes each of these for every message, and a small model's query finds nothing in the documents.
 
 {_docker(target)}
-{_lines(values)}
+{_lines(open_webui_environment(target, target.from_docker))}
 Open WebUI reads these at its first start. Later its Admin Panel counts, unless ENABLE_PERSISTENT_CONFIG=False.
 """
+
+
+def open_webui_environment(target: Target, url: str) -> dict[str, str]:
+    """The environment of Open WebUI's container, which reaches the server at `url`."""
+    api = f"{url}/v1"
+    return {
+        "OPENAI_API_BASE_URL": api,
+        "OPENAI_API_KEY": target.docker_key,
+        "ENABLE_OLLAMA_API": "False",
+        "DEFAULT_MODEL_METADATA": WITHOUT_TOOLS,
+        **{f"ENABLE_{question}_GENERATION": "False" for question in HIDDEN},
+        "RAG_EMBEDDING_ENGINE": "openai",
+        "RAG_OPENAI_API_BASE_URL": api,
+        "RAG_OPENAI_API_KEY": target.docker_key,
+        "RAG_EMBEDDING_MODEL": target.some_embedder,
+    }
 
 
 def continue_(target: Target) -> str:

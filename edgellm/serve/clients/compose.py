@@ -1,0 +1,97 @@
+"""Compose files: edgellm in a container and a program with windows beside it, set up for each other.
+
+compose_anythingllm()   # a compose.yaml for docker compose and podman-compose
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgellm.serve.clients.apps import anythingllm_environment, open_webui_environment
+from edgellm.serve.clients.environment import EMBEDDER, Target
+
+URL = "http://edgellm:11435"
+# The shell's variables with these names; without a key compose says so and starts nothing.
+MODEL, KEY = "${MODEL:-qwen-7b-chat}", "${EDGELLM_API_KEY:?set it to a long random text}"
+TARGET = Target(URL, MODEL, 8192, KEY, EMBEDDER, is_local=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _App:
+    """A program beside edgellm: its image, its port, where it keeps its data, and its other options."""
+
+    name: str
+    title: str
+    image: str
+    port: int
+    data: str
+    more: str = ""
+
+
+ANYTHINGLLM = _App(
+    "anythingllm", "AnythingLLM", "docker.io/mintplexlabs/anythingllm:latest", 3001, "/app/server/storage",
+    # Its program that reads web pages runs Chromium, whose sandbox needs this.
+    "\n    cap_add: [SYS_ADMIN]",
+)  # fmt: skip
+OPEN_WEBUI = _App("open-webui", "Open WebUI", "ghcr.io/open-webui/open-webui:main", 8080, "/app/backend/data")
+
+
+def compose_anythingllm() -> str:
+    """AnythingLLM beside edgellm."""
+    return _compose(ANYTHINGLLM, {"STORAGE_DIR": ANYTHINGLLM.data, **anythingllm_environment(TARGET, URL)})
+
+
+def compose_open_webui() -> str:
+    """Open WebUI beside edgellm."""
+    return _compose(OPEN_WEBUI, open_webui_environment(TARGET, URL))
+
+
+def _compose(app: _App, environment: Mapping[str, str]) -> str:
+    # JSON strings are YAML strings; "$" begins a variable only in the model and the key.
+    variables = "\n".join(f"      {name}: {json.dumps(value)}" for name, value in environment.items())
+    return f"""# edgellm and {app.title}, in containers that only this machine can reach. In a checkout of edgellm:
+#   make wheel && edgellm connect container > Containerfile
+#   edgellm connect compose-{app.name} > compose.yaml
+#   export EDGELLM_API_KEY="$(openssl rand -hex 16)"   # keep it: the programs store it
+#   MODEL=qwen-7b-chat docker compose up -d            # the model is pulled first
+# Then open http://127.0.0.1:{app.port}.
+
+services:
+  edgellm:
+    build: &source {{context: ., dockerfile: Containerfile}}
+    image: localhost/edgellm
+    command: [serve, "{MODEL}", {EMBEDDER}]
+    environment: &settings
+      EDGELLM_API_KEY: {json.dumps(KEY)}
+      EDGELLM_ALLOWED_HOST: edgellm
+      EDGELLM_CTX_SIZE: "{TARGET.n_ctx}"
+    volumes: [models:/models]
+    depends_on:
+      pull: {{condition: service_completed_successfully}}
+    restart: unless-stopped
+    stop_grace_period: 45s
+
+  pull:
+    build: *source
+    image: localhost/edgellm
+    entrypoint: [sh, -ec, 'edgellm pull "$$0"; edgellm pull {EMBEDDER}', "{MODEL}"]
+    command: []
+    environment: *settings
+    volumes: [models:/models]
+
+  {app.name}:
+    image: {app.image}
+    ports: ["127.0.0.1:{app.port}:{app.port}"]{app.more}
+    environment:
+{variables}
+    volumes: [{app.name}:{app.data}]
+    depends_on:
+      edgellm: {{condition: service_healthy}}
+    restart: unless-stopped
+
+volumes:
+  models:
+  {app.name}:
+"""
