@@ -219,9 +219,9 @@ class Service:
                     return await said(body)
                 return call_or_answer(await said(calling(body)), end, lambda: said(answering(body)))
 
-            async def prepared(changed: dict[str, Any]) -> AsyncIterator[Event]:
+            async def prepared(changed: dict[str, Any], grammar: str) -> AsyncIterator[Event]:
                 body = await prepare(replace(question, body=changed), worker, self.trial)
-                return await step(body | streaming)
+                return await step(body | streaming | ({"grammar": grammar} if grammar else {}))
 
             events = tools.watch(prepared) if tools else await step(body)
             check = AnswerCheck(question.body, question.warnings, begun=begun_answer(question.body))

@@ -34,11 +34,16 @@ class Risk(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool found. With `error` the text is one plain sentence about what went wrong, for the model."""
+    """What a tool found. With `error` the text is one plain sentence about what went wrong, for the model.
+
+    `values` are in the text: a tool whose result is a value names the spellings of it. An answer has to state one of
+    them, unless the model may still call tools.
+    """
 
     text: str
     sources: tuple[ToolSource, ...] = ()
     error: bool = False
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

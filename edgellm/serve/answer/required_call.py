@@ -4,9 +4,9 @@
         form = required_form(worker.model)
         events = as_calls(await said(by_grammar(body, form)), form)
 
-llama-server's own grammar for `tool_choice: required` permits any text before the call, and a small model may never stop
-writing it. Ours begins with the mark of the call, in the form that the model's template shows. So the answer is exactly
-one call of an offered tool, with arguments of its schema, unless a limit cuts it off.
+llama-server's own grammar for `tool_choice: required` permits any text before the call, and a small model may never
+stop writing it. Ours begins with the mark of the call, in the form that the model's template shows. So the answer is
+exactly one call of an offered tool, with arguments of its schema, unless a limit cuts it off.
 """
 
 from __future__ import annotations

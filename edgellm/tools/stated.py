@@ -1,0 +1,45 @@
+"""Answers that state a tool's result as it is: a grammar that permits no other number before it.
+
+    stating(("391",), numbers_in("What is 17 * 23?"))  ->  a grammar
+    "17 times 23 is 391, a whole number."              # permitted
+    "The answer is 381."                               # not permitted: 381 is neither the result nor in the question
+
+The smallest models misread or alter a result that stands in front of them. The first line of an answer may use any
+words, and the numbers of the question and of the result; it has to contain the result. What follows that line is free.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+# Parts before the result, in characters and numbers; a model that wanders is brought to the point there.
+MOST_LEAD = 200
+# A question with more numbers than that is pasted text.
+MOST_KNOWN = 64
+_NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]+)*")
+_OTHER = r"[^0-9\n]"
+
+
+def numbers_in(*texts: str) -> list[str]:
+    """The numbers that stand in some texts, and the parts of those that contain points or commas."""
+    found = [number for text in texts for number in _NUMBER.findall(text)]
+    parts = [part for number in found for part in re.split("[.,]", number)]
+    bare = [part.lstrip("0") for part in parts if part.startswith("0")]
+    return list(dict.fromkeys(filter(None, [*found, *parts, *bare])))[:MOST_KNOWN]
+
+
+def stating(values: Sequence[str], known: Iterable[str]) -> str:
+    """The grammar of answers whose first line contains one of the values, beside numbers that are known."""
+    numbers = " | ".join(map(_literal, known))
+    return "\n".join((
+        f'root ::= lead{{0,{MOST_LEAD}}} value ({_OTHER} number?)* ("\\n" [^\\x00]*)?',
+        f"value ::= {' | '.join(map(_literal, values))}",
+        f"number ::= {numbers or 'value'}",
+        f"lead ::= (number? {_OTHER})",
+    ))  # fmt: skip
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
