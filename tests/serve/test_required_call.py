@@ -95,6 +95,7 @@ def test_only_a_required_call_is_one() -> None:
 # How templates in the wild show a past call.
 JSON_CALL = '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}'
 SHOWN = {
+    "plain": "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>",
     "hermes": TEMPLATE,
     "bare": TEMPLATE.replace("<tool_call>\n", "").replace("\n</tool_call>", "").replace('"arguments"', '"parameters"'),
     "xml": TEMPLATE.replace(JSON_CALL, "<f={{ call.function }}>"),
@@ -126,8 +127,12 @@ def random_callers(
     directory = tmp_path_factory.mktemp("required")
     plain = write_bos_model(directory / "plain.gguf", vocabularies)
     files = [write_tool_model(plain, directory / f"{name}.gguf", shown) for name, shown in SHOWN.items()]
-    with start(*map(str, [plain, *files]), "--slots", "1", "--ctx-size", "2048", "--max-models", "1") as server:
+    with start(*map(str, files), "--slots", "1", "--ctx-size", "2048") as server:
         yield server
+
+
+def calls_of(choice: Any) -> list[Any]:
+    return list(choice.message.tool_calls or ())
 
 
 def check(name: str, arguments: Any) -> None:
@@ -139,19 +144,19 @@ def check(name: str, arguments: Any) -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("name", ["plain", *SHOWN])
+@pytest.mark.parametrize("name", SHOWN)
 def test_every_kind_of_template_gives_one_valid_call(random_callers: Server, name: str) -> None:
     client = openai.OpenAI(base_url=f"{random_callers.url}/v1", api_key="none", max_retries=0, timeout=120)
     asked: Any = {"model": name, "messages": [{"role": "user", "content": "Hello"}], "tools": TOOLS,
                   "tool_choice": "required", "temperature": 1}  # fmt: skip
     for seed in range(5):
         (choice,) = client.chat.completions.create(**asked, seed=seed).choices
-        (call,) = choice.message.tool_calls or ()
+        (call,) = calls_of(choice)
         assert choice.finish_reason == "tool_calls" and call.type == "function" and not choice.message.content
         check(call.function.name, json.loads(call.function.arguments))
         with client.chat.completions.stream(**asked, seed=seed) as stream:
             final = stream.get_final_completion().choices[0]
-        (streamed,) = final.message.tool_calls or ()
+        (streamed,) = calls_of(final)
         assert final.finish_reason == "tool_calls" and not final.message.content
         assert streamed.function.name == call.function.name
         assert json.loads(streamed.function.arguments) == json.loads(call.function.arguments)
@@ -164,7 +169,7 @@ def test_a_named_tool_and_a_limit(random_callers: Server) -> None:
     client = openai.OpenAI(base_url=f"{random_callers.url}/v1", api_key="none", max_retries=0, timeout=120)
     asked: Any = {"model": "hermes", "messages": [{"role": "user", "content": "Hello"}], "tools": TOOLS}
     named: Any = {"type": "function", "function": {"name": "pick"}}
-    (call,) = client.chat.completions.create(**asked, tool_choice=named).choices[0].message.tool_calls or ()
+    (call,) = calls_of(client.chat.completions.create(**asked, tool_choice=named).choices[0])
     assert call.type == "function" and call.function.name == "pick"
     cut = client.chat.completions.create(**asked, tool_choice="required", max_tokens=12).choices[0]
     assert cut.finish_reason == "length"

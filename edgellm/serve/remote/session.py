@@ -34,10 +34,10 @@ class RemoteTurn(Turn):
 
 
 class RemoteSession:
-    """The prompts of one chat; `last` is its last answer."""
+    """The prompts of one chat; `last` is its last answer. Nothing of a private one is kept on the server's disk."""
 
-    def __init__(self, model: RemoteModel) -> None:
-        self.model = model
+    def __init__(self, model: RemoteModel, *, private: bool = False) -> None:
+        self.model, self.private = model, private
         self.last: Turn | None = None
 
     def turn(self, messages: Sequence[Message]) -> RemoteTurn:
@@ -56,7 +56,8 @@ class RemoteSession:
         """Let the server answer a turn, which fills as the answer comes; raises as `RemoteModel.events` does."""
         messages = list(turn.messages) if isinstance(turn, RemoteTurn) else []
         try:
-            for event in self.model.events(messages, sampling, limits, begun=turn.text):
+            events = self.model.events(messages, sampling, limits, begun=turn.text, private=self.private)
+            for event in events:
                 match event:
                     case Text(text):
                         turn.pieces.append(text)
