@@ -50,9 +50,9 @@ def answer_steps(
     """
 
     def room(shown: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> int:
-        return room_beside(n_ctx, len(session.turn(shown, tools).prompt))
+        return room_beside(n_ctx, session.count_tokens(shown, tools))
 
-    form = own_form(session.call_form, session.model.info.n_params, rounds) if rounds.offered else None
+    form = own_form(session.call_form, session.n_params, rounds) if rounds.offered else None
     steps = tool_steps(messages, rounds, form, room=room, has_form=bool(sampling.grammar))
     answer, written = "", None
     while True:
@@ -70,8 +70,6 @@ def answer_steps(
 
 
 def _slot_step(session: Session, step: ToolStep, sampling: Sampling, max_tokens: int) -> SlotStep:
-    turn = session.turn(step.messages, step.tools)
-    if step.begun:
-        turn = session.turn_of(f"{turn.rendered}{step.begun}")
+    turn = session.turn(step.messages, step.tools, step.begun)
     is_call = step.structure is not None
     return SlotStep(turn.prompt, step.sampling(sampling), is_call, MOST_CALL if is_call else max_tokens)

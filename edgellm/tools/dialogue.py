@@ -1,7 +1,7 @@
-"""An answer of the in-process engine that may call tools: generate, call, show the result, until the model answers.
+"""A streamed answer that may call tools: generate, call, show the result, until the model answers.
 
     rounds = ToolRounds(toolbox, question, count=count)
-    for event in answer(session, messages, rounds, sampling, limits):
+    for event in answer(session, messages, rounds, sampling, limits, n_ctx=4096):
         match event:
             case Call(name=name): ...       # a call is about to run
             case Returned(text=text): ...   # its result
@@ -13,41 +13,44 @@ It streams the steps of `steps.py`: an answer without a call costs nothing more,
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator
 from dataclasses import replace
-from typing import Any
+from typing import Protocol
 
 from edgellm.engine.sampling import Sampling
+from edgellm.run.call_form import CallForm
 from edgellm.run.events import NO_TOKEN, Call, End, Event, Looped, Prefill, Text
 from edgellm.run.generation import Limits
-from edgellm.run.session import Session, Turn
+from edgellm.run.session import Turn
 from edgellm.tools.rounds import ToolRounds
-from edgellm.tools.steps import MOST_CALL, ToolItem, ToolStep, own_form, room_beside, tool_steps
+from edgellm.tools.steps import MOST_CALL, Messages, ToolItem, ToolStep, own_form, room_beside, tool_steps
 
 # How many tokens show whether a call comes, where an answer must have a form and so begins anew.
 PROBE = 48
 
 
 def answer(
-    session: Session,
-    messages: Sequence[Mapping[str, Any]],
+    session: ToolSession,
+    messages: Messages,
     rounds: ToolRounds,
     sampling: Sampling,
     limits: Limits,
     *,
+    n_ctx: int,
     turn: Turn | None = None,
 ) -> Generator[Event, None, None]:
     """Yield the events of one answer with its calls; there is one `End`, and `limits` hold for the whole.
 
     Args:
         messages: the chat; the last one is the user's.
+        n_ctx: the tokens of the context.
         turn: is filled with the text of the answer, without its calls, and with the reason of its end.
 
     Raises:
         PromptTooLong: messages and tools do not fit into the context; nothing has been computed.
     """
     filled = turn or Turn("", [])
-    for event in _Dialogue(session, messages, rounds, sampling, limits).events():
+    for event in _Dialogue(session, messages, rounds, sampling, limits, n_ctx).events():
         match event:
             case Text(text):
                 filled.pieces.append(text)
@@ -58,19 +61,41 @@ def answer(
         yield event
 
 
+class ToolSession(Protocol):
+    """What it needs of a session; one of a server has no form of calls, so edgellm chooses the tools for its model."""
+
+    @property
+    def call_form(self) -> CallForm | None:
+        """How the model writes calls; None if it is shown no tools."""
+
+    @property
+    def n_params(self) -> int:
+        """The model's parameters."""
+
+    def turn(self, messages: Messages, tools: Messages = (), begun: str = "") -> Turn:
+        """The turn that answers these messages, with tools shown; of the answer `begun` is there already."""
+
+    def count_tokens(self, messages: Messages, tools: Messages = ()) -> int:
+        """Tokens of such a prompt."""
+
+    def answer(self, turn: Turn, sampling: Sampling, limits: Limits, hint: str = "") -> Generator[Event, None, None]:
+        """Compute a turn, which fills as it goes."""
+
+
 class _Dialogue:
     """One answer under way; `n_pieces` counts the texts that were given out, `n_tokens` the tokens that were drawn."""
 
     def __init__(
         self,
-        session: Session,
-        messages: Sequence[Mapping[str, Any]],
+        session: ToolSession,
+        messages: Messages,
         rounds: ToolRounds,
         sampling: Sampling,
         limits: Limits,
+        n_ctx: int,
     ) -> None:
-        self._session, self._sampling, self._limits = session, sampling, limits
-        form = own_form(session.call_form, session.model.info.n_params, rounds) if rounds.offered else None
+        self._session, self._sampling, self._limits, self._n_ctx = session, sampling, limits, n_ctx
+        form = own_form(session.call_form, session.n_params, rounds) if rounds.offered else None
         self._steps = tool_steps(messages, rounds, form, room=self._room, has_form=bool(sampling.grammar))
         self._began = time.monotonic()
         self._n_pieces = self._n_tokens = 0
@@ -86,7 +111,7 @@ class _Dialogue:
                 self._is_apart = self._is_apart and not isinstance(item, Call)
                 yield item
                 continue
-            turn = self._turn(item)
+            turn = self._session.turn(item.messages, item.tools, item.begun)
             if item.structure is not None:
                 if cut := (yield from self._draw(turn, item)):
                     yield cut
@@ -105,12 +130,8 @@ class _Dialogue:
         except StopIteration:
             return None
 
-    def _turn(self, step: ToolStep) -> Turn:
-        prompt = self._session.turn(step.messages, step.tools)
-        return self._session.turn_of(f"{prompt.rendered}{step.begun}") if step.begun else prompt
-
-    def _room(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> int:
-        return room_beside(self._session.model.context.n_ctx, len(self._session.turn(messages, tools).prompt))
+    def _room(self, messages: Messages, tools: Messages) -> int:
+        return room_beside(self._n_ctx, self._session.count_tokens(messages, tools))
 
     def _left(self) -> Limits:
         """What is left of the limits."""

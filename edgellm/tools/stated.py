@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-# Parts before the result, in characters and numbers; a model that wanders is brought to the point there.
-MOST_LEAD = 200
-# A question with more numbers than that is pasted text.
-MOST_KNOWN = 64
+# Characters between two numbers before the result; a model that wanders is brought to the point there.
+MOST_WORDS = 80
+# A question with more numbers than that is pasted text; so many of them may stand before the result.
+MOST_KNOWN, MOST_BEFORE = 64, 8
 _NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]+)*")
-_OTHER = r"[^0-9\n]"
 
 
 def numbers_in(*texts: str) -> list[str]:
@@ -30,14 +29,18 @@ def numbers_in(*texts: str) -> list[str]:
     return list(dict.fromkeys(filter(None, [*found, *parts, *bare])))[:MOST_KNOWN]
 
 
-def stating(values: Sequence[str], known: Iterable[str]) -> str:
-    """The grammar of answers whose first line contains one of the values, beside numbers that are known."""
-    numbers = " | ".join(map(_literal, known))
+def stating(values: Sequence[str], known: Sequence[str]) -> str:
+    """The grammar of answers whose first line contains one of the values, beside numbers that are known.
+
+    After an equals sign there is nothing but a value.
+    """
+    most = min(len(known), MOST_BEFORE)
     return "\n".join((
-        f'root ::= lead{{0,{MOST_LEAD}}} value ({_OTHER} number?)* ("\\n" [^\\x00]*)?',
+        f'root ::= word{{0,{MOST_WORDS}}} (number word{{1,{MOST_WORDS}}}){{0,{most}}} ([=≈] " "?)? value rest',
         f"value ::= {' | '.join(map(_literal, values))}",
-        f"number ::= {numbers or 'value'}",
-        f"lead ::= (number? {_OTHER})",
+        f"number ::= {' | '.join(map(_literal, known or values))}",
+        r"word ::= [^0-9\n=≈]",
+        r'rest ::= ([^0-9\n] number?)* ("\n" [^\x00]*)?',
     ))  # fmt: skip
 
 
