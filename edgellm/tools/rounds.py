@@ -71,7 +71,7 @@ class ToolRounds:
         self._values: tuple[str, ...] = ()
         self._count, self._budget, self._clock = count, budget, clock
         self._first, self._new_id = first, new_id
-        self._began = clock()
+        self._began = self._now()
         self._closed = False
         self._choose = choose or ToolChooser()
         offerable = toolbox.offerable
@@ -97,7 +97,7 @@ class ToolRounds:
             not self._closed
             and any(map(self.toolbox.consent.may_offer, self.offered))
             and len(self.returned) < self._budget.calls
-            and self._clock() - self._began < self._budget.seconds
+            and self._now() - self._began < self._budget.seconds
         )
 
     @property
@@ -125,7 +125,7 @@ class ToolRounds:
             arguments: the JSON text of an object.
             room: the tokens that the result may have; what is less relevant to the question is cut.
         """
-        began = self._clock()
+        began = self._now()
         equal = [each for each in self.returned if (each.name, _plain(each.arguments)) == (name, _plain(arguments))]
         if len(equal) >= MOST_EQUAL - 1:
             self._closed = True
@@ -137,7 +137,7 @@ class ToolRounds:
         if not result.error:
             self._values = () if any(not each.error for each in self.returned) else result.values
         returned = self._fitted(call_id, name, arguments, result, room)
-        self.returned.append(replace(returned, seconds=self._clock() - began))
+        self.returned.append(replace(returned, seconds=self._now() - began))
         return self.returned[-1]
 
     def _fitted(self, call_id: str, name: str, arguments: str, result: ToolResult, room: int) -> Returned:
@@ -152,6 +152,19 @@ class ToolRounds:
             notes.append(f"cut to what is relevant: {short.kept} of {short.kept + short.left_out} parts")
         position = len(self.returned)
         return Returned(position, call_id, name, arguments, short.text, result.error, result.sources, tuple(notes))
+
+    def _now(self) -> float:
+        """The time without what the user took to decide, which is no time of the tools."""
+        return self._clock() - self.toolbox.consent.waited
+
+    @property
+    def shown(self) -> list[Returned]:
+        """What the model is shown for its answer: of a call that the user did not allow, nothing."""
+        return [each for each in self.returned if not each.error or not self._is_refused(each.name)]
+
+    def _is_refused(self, name: str) -> bool:
+        tool = self.toolbox.get(name)
+        return tool is not None and not self.toolbox.consent.may_offer(tool)
 
     @property
     def answer_grammar(self) -> str:

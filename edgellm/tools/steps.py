@@ -88,8 +88,8 @@ def tool_steps(
     elif (yield from _choosing(messages, rounds, form, room, has_form)):
         return
     shown = messages
-    if rounds.returned:
-        shown = with_result(messages, rounds.returned, rounds.toolbox, rounds.answered_examples)
+    if rounds.shown:
+        shown = with_result(messages, rounds.shown, rounds.toolbox, rounds.answered_examples)
     yield ToolStep(shown, grammar=rounds.answer_grammar)
 
 

@@ -36,8 +36,7 @@ class Risk(Enum):
 class ToolResult:
     """What a tool found. With `error` the text is one plain sentence about what went wrong, for the model.
 
-    `values` are in the text: a tool whose result is a value names the spellings of it. An answer has to state one of
-    them, unless the model may still call tools.
+    A tool whose result is a value names its spellings in `values`; the answer then has to state one of them.
     """
 
     text: str
