@@ -32,7 +32,7 @@ def numbers_in(*texts: str) -> list[str]:
 def stating(values: Sequence[str], known: Sequence[str]) -> str:
     """The grammar of answers whose first line contains one of the values, beside numbers that are known.
 
-    After an equals sign there is nothing but a value.
+    After an equals sign there is nothing but a value, and after the value no further equation on its line.
     """
     most = min(len(known), MOST_BEFORE)
     return "\n".join((
@@ -40,7 +40,7 @@ def stating(values: Sequence[str], known: Sequence[str]) -> str:
         f"value ::= {' | '.join(map(_literal, values))}",
         f"number ::= {' | '.join(map(_literal, known or values))}",
         r"word ::= [^0-9\n=≈]",
-        r'rest ::= ([^0-9\n] number?)* ("\n" [^\x00]*)?',
+        r'rest ::= (word number?)* ("\n" [^\x00]*)?',
     ))  # fmt: skip
 
 

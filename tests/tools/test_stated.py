@@ -161,7 +161,7 @@ def accepts(engine: InstalledEngine, smollm2: Path, smol: LlamaModel) -> Iterato
         ("391", True), ("17 * 23 = 391", True), ("The product of 17 and 23 is 391.", True), ("391\nAnd 12 more.", True),
         ("= 391", True), ("17 times 23 is 391, as 17 and 23 are small.", True), ("那是391。", True),
         ("The answer is 381.", False), ("17 * 23 = 17 * 23 = 391", False), ("17 * 23", False), ("No idea.", False),
-        ("3910", False), ("391, or 400", False), ("", False), ("No.\n391", False),
+        ("3910", False), ("391, or 400", False), ("391 = 17 * 23", False), ("", False), ("No.\n391", False),
     ],
 )  # fmt: skip
 def test_what_the_grammar_permits(answer: str, permitted: bool, accepts: Callable[[str, str], bool]) -> None:

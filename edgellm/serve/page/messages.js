@@ -239,8 +239,8 @@ async function generate({from, question = null, continued = null, refused = () =
   let accepted = false, failure = null;
   try {
     const tools = continued ? [] : toolsFor(model, answer.collection);
-    const asked = {model: answer.name, ...settings, ...(tools.length && {server_tools: tools})};
-    const [path, content] = requestBody(owner, model, asked, continued);
+    const fields = {model: answer.name, ...settings, ...(tools.length && {server_tools: tools})};
+    const [path, content] = requestBody(owner, model, fields, continued);
     const reply = await request(path, {method: "POST", body: JSON.stringify(content), signal: answer.controller.signal});
     for await (const event of events(reply)) {
       if (event.error) throw new Refused(500, event.error);
