@@ -2,9 +2,9 @@
 
     serve_stdio(McpOffer(workspace(), model="smollm2"))
 
-It speaks over standard input and output; whatever else is printed goes to standard error. Models and documents are
-opened when they are first needed, and used by one thread: one question is answered at a time, others wait. A client
-that asks for progress gets it; one that cancels ends the computation with its next token.
+It speaks over standard input and output, or HTTP (`mcp_http.py`); what else is printed goes to standard error. Models
+and documents are opened when they are first needed, and used by one thread: one question is answered at a time, others
+wait. A client that asks for progress gets it; one that cancels ends the computation with its next token.
 """
 
 from __future__ import annotations
@@ -291,10 +291,14 @@ class McpServer:
 
     async def close(self) -> None:
         """End what is under way, and give everything back."""
-        for call in list(self._calls):
-            call.stop()
+        self.stop_calls()
         await self._work(self._tools.close)
         self._thread.shutdown()
+
+    def stop_calls(self) -> None:
+        """End what is under way with its next token."""
+        for call in list(self._calls):
+            call.stop()
 
     async def _list(self, _: ServerRequestContext[Any], __: PaginatedRequestParams | None) -> ListToolsResult:
         from mcp.types import ListToolsResult, Tool, ToolAnnotations
@@ -354,8 +358,8 @@ def _refused(text: str) -> CallToolResult:
     return CallToolResult(content=[TextContent(text=text)], is_error=True)
 
 
-def serve_stdio(offer: McpOffer) -> None:
-    """Serve over standard input and output until the input ends.
+def check_offer(offer: McpOffer) -> None:
+    """Refuse what cannot be offered.
 
     Raises:
         McpMissing: the SDK is not installed.
@@ -364,6 +368,11 @@ def serve_stdio(offer: McpOffer) -> None:
     require_sdk()
     for name in offer.documents or ():
         Shelf(offer.here.settings.documents).require(name)
+
+
+def serve_stdio(offer: McpOffer) -> None:
+    """Serve over standard input and output until the input ends; raises as `check_offer` does."""
+    check_offer(offer)
 
     async def run() -> None:
         from mcp.server.stdio import stdio_server

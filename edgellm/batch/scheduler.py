@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from edgellm.batch.requests import EmbeddingRow, TextRow
 from edgellm.batch.slots import RowJob, Slots
+from edgellm.batch.tool_steps import SlotStep, SlotSteps, answer_steps
 from edgellm.documents.answers.options import MOST_ANSWER
 from edgellm.engine.sampling import Sampling, shifted
 from edgellm.errors import AnswerMismatch, BadRequest, EdgellmError, NotServed
@@ -27,7 +28,6 @@ from edgellm.run.batching import Result
 from edgellm.run.message import Message
 from edgellm.run.structure import Structure, from_schema
 from edgellm.tools.rounds import ToolRounds
-from edgellm.tools.steps import ToolStep, ToolSteps, answer_steps
 
 if TYPE_CHECKING:
     from edgellm.documents.answers.dialogue import Consultation, QuestionSource
@@ -112,7 +112,7 @@ class _Pending:
 class _RowTools:
     """The steps of an answer that may call tools, its calls, and the results of the steps before the last one."""
 
-    steps: ToolSteps
+    steps: SlotSteps
     rounds: ToolRounds
     earlier: list[Result] = field(default_factory=list)
 
@@ -228,7 +228,7 @@ class Scheduler:
         self.slots.admit(pending.job)
         self._pending[key] = pending
 
-    def _job_of(self, key: int, request: TextRow, step: ToolStep) -> RowJob:
+    def _job_of(self, key: int, request: TextRow, step: SlotStep) -> RowJob:
         """One step as a job."""
         guard = self.options.loop_guard if request.loop_guard is None else request.loop_guard
         stop = () if step.is_call else request.stop

@@ -23,17 +23,18 @@ from typing import TYPE_CHECKING
 
 from edgellm.chats.model import ChatModel
 from edgellm.chats.record import ChatRecord
+from edgellm.chats.reply import Reply, document_reply, plain_reply, tool_reply
+from edgellm.chats.summary import SUMMARISE, WHOLE, SummaryTurn, summary_turn
 from edgellm.chats.transcript import read, write
-from edgellm.documents.answers.citation import Citation
 from edgellm.documents.answers.options import document_options, is_greeting
 from edgellm.engine.sampling import Sampling, shifted
-from edgellm.errors import PromptTooLong, UsageError
+from edgellm.errors import UsageError
 from edgellm.run.answer import Answer, AnswerStream
 from edgellm.run.answer_options import AnswerOptions, check_option
-from edgellm.run.events import End, Event
+from edgellm.run.events import Event
 from edgellm.run.generation import Limits, never, penalised
 from edgellm.run.message import Message
-from edgellm.run.session import Session, Turn
+from edgellm.run.session import Turn
 from edgellm.run.telemetry import Stats
 from edgellm.tools.record import CallRecord
 
@@ -42,15 +43,6 @@ if TYPE_CHECKING:
     from edgellm.documents.answers.dialogue import Consultation, QuestionSource
     from edgellm.documents.answers.question import DocumentAnswer
     from edgellm.tools.in_use import ToolsInUse
-    from edgellm.tools.rounds import ToolRounds
-
-
-SUMMARISE = (
-    "Summarise our conversation so far, so that we can go on from the summary alone. Keep names, numbers, decisions and"
-    " open questions. Answer in the language of the conversation, with the summary and nothing else."
-)
-# How a summary may end and still be whole; its length is limited.
-WHOLE = ("stop", "length", "repetition")
 
 
 class Chat:
@@ -84,14 +76,11 @@ class Chat:
         self.options = replace(self.options, asked={**self.options.asked, "seed": seed})
         # The numbers of the last answer, None before there is one.
         self.stats: Stats | None = None
-        # The documents in use, how the last question was put to them, and its answer after the check.
+        # What is in use: documents, or tools.
         self.documents: QuestionSource | None = None
-        self.consultation: Consultation | None = None
-        self.found: DocumentAnswer | None = None
-        # The tools in use, and the calls of the last question.
         self.tools = tools
-        self.rounds: ToolRounds | None = None
-        self._asked_with_tools: Sequence[Message] = ()
+        # The last answer, or the one under way; None for a summary.
+        self._reply: Reply | None = None
         self._session = model.open_session(private=store is None)
         # A system message that the user chose outlives a change of the model.
         self._system_chosen = system is not None or model.options.system is not None
@@ -147,7 +136,17 @@ class Chat:
     @property
     def calls(self) -> list[CallRecord]:
         """The calls of the last question, in order."""
-        return [CallRecord.of(each) for each in self.rounds.returned] if self.rounds else []
+        return self._reply.calls if self._reply else []
+
+    @property
+    def consultation(self) -> Consultation | None:
+        """How the last question was put to documents, if it was."""
+        return self._reply.consultation if self._reply else None
+
+    @property
+    def found(self) -> DocumentAnswer | None:
+        """The last answer from documents after the check."""
+        return self._reply.found if self._reply else None
 
     @property
     def limits(self) -> Limits:
@@ -232,13 +231,13 @@ class Chat:
         """
         plain = replace(self.options, structure=None)  # a summary is for the model, in no form
         sampling = plain.sampling(self.model.recipe)
-        turn, n_covered, room = self._summary_turn()
-        limits = replace(_until(plain, interrupted), max_tokens=room, stop=())
+        asked = self._summary_turn()
+        limits = replace(_until(plain, interrupted), max_tokens=asked.room, stop=())
 
         def summarised() -> Generator[Event, None, None]:
-            yield from self._session.answer(turn, sampling, limits)
-            if turn.text and turn.reason in WHOLE:
-                self._record.summarise(n_covered, SUMMARISE, turn.text)
+            yield from self._session.answer(asked.turn, sampling, limits)
+            if asked.turn.text and asked.turn.reason in WHOLE:
+                self._record.summarise(asked.n_covered, SUMMARISE, asked.turn.text)
 
         return self._stream(summarised(), sampling, has_form=False)
 
@@ -269,7 +268,7 @@ class Chat:
         has_form: bool = True,
         on_end: Callable[[], None] = lambda: None,
     ) -> AnswerStream:
-        self.consultation = self.found = self.rounds = None
+        self._reply = None
         self._meter = meter = self._session.meter()
         structure = self.options.structure if has_form else None
 
@@ -280,51 +279,18 @@ class Chat:
 
         return AnswerStream(events, meter, sampling=sampling, structure=structure, on_end=ended)
 
-    def _turn(self, messages: Sequence[Message], limits: Limits) -> Turn:
-        """The turn that answers the last message, from documents if they are in use; with tools it is filled later."""
-        if self.tools is not None:
-            self.rounds = self.tools.rounds(messages[-1]["content"], self._local_session.count)
-            self._asked_with_tools = messages
-            return Turn("", [])
-        if self.documents is None or not self._is_for_documents(messages[-1]["content"]):
-            return self._session.turn(messages)
-        from edgellm.documents.answers.dialogue import consult
-
+    def _begin_reply(self, messages: Sequence[Message], limits: Limits) -> Reply:
+        """The answer to the last message: from documents if they are in use, or with tools."""
         n_ctx = self.model.plan.n_ctx
-        asked = consult(self.documents, messages, self._session, n_ctx=n_ctx, most_answer=limits.max_tokens)
-        self.consultation = asked
-        return self._session.turn(asked.messages) if asked.messages else Turn("", [])
-
-    @property
-    def _local_session(self) -> Session:
-        """The session, for tools: they are called between the steps of a model of this process."""
-        if not isinstance(self._session, Session):
-            raise UsageError("tools run here, and a server answers by itself", hint="--server never")
-        return self._session
-
-    def _answer(self, turn: Turn, sampling: Sampling, limits: Limits) -> Generator[Event, None, None]:
-        """Compute a turn, if the documents have not answered it: they do not say it."""
-        if self.rounds is not None:
-            from edgellm.tools.dialogue import answer
-
-            yield from answer(self._local_session, self._asked_with_tools, self.rounds, sampling, limits, turn=turn)
-        elif self._needs_model:
-            structure = self.options.structure if self.consultation is None else None
-            yield from self._session.answer(turn, sampling, limits, structure.hint if structure else "")
+        if self.tools is not None:
+            self._reply = tool_reply(self._session, messages, self.tools, n_ctx=n_ctx)
+        elif self.documents is not None and self._is_for_documents(messages[-1]["content"]):
+            self._reply = document_reply(
+                self._session, messages, self.documents, n_ctx=n_ctx, most_answer=limits.max_tokens
+            )
         else:
-            turn.reason = "stop"
-            yield End("stop")
-
-    @property
-    def _needs_model(self) -> bool:
-        return self.consultation is None or bool(self.consultation.messages)
-
-    def _checked(self, turn: Turn) -> tuple[str, list[Citation]]:
-        """The text of an answer with its citations; of one that was stopped, what there is."""
-        if self.consultation is None or turn.reason in ("", "interrupted"):
-            return turn.text.strip() if self.rounds else turn.text, []
-        self.found = self.consultation.question.answer(turn.text, self._meter.stats() if self._needs_model else None)
-        return self.found.answer, self.found.citations
+            self._reply = plain_reply(self._session, messages, self.options.structure)
+        return self._reply
 
     def _asked(
         self, text: str, sampling: Sampling, limits: Limits, *, replaces_last: bool = False
@@ -334,8 +300,9 @@ class Chat:
         # A question without an answer, of a chat that ended there, is replaced too.
         n_kept = self._last_question() if replaces_last or self.is_unanswered else len(record.entries)
         n_head = len(record.messages) - len(record.entries)
-        turn = self._turn([*record.messages[: n_head + n_kept], Message(role="user", content=text)], limits)
-        events = self._answer(turn, sampling, limits)
+        asked_with = [*record.messages[: n_head + n_kept], Message(role="user", content=text)]
+        reply = self._begin_reply(asked_with, limits)
+        events = reply.events(sampling, limits)
         asked = leaving = False
         try:
             for event in events:
@@ -349,24 +316,24 @@ class Chat:
             raise
         finally:
             events.close()
-            said, citations = self._checked(turn)
+            said, citations = reply.checked(self._meter.stats)
             if asked and said:
-                record.add("assistant", said, turn.reason or "interrupted", citations, self.calls)
+                record.add("assistant", said, reply.turn.reason or "interrupted", citations, reply.calls)
             elif asked and not leaving:
                 record.take_back(len(record.entries) - 1)
 
     def _answered_again(
         self, messages: Sequence[Message], looped: Turn | None, sampling: Sampling, limits: Limits
     ) -> Generator[Event, None, None]:
-        turn = looped or self._turn(messages, limits)
-        n_kept = len(turn.pieces)
+        reply = Reply(self._session, looped, self.options.structure) if looped else self._begin_reply(messages, limits)
+        turn, n_kept = reply.turn, len(reply.turn.pieces)
         try:
-            yield from self._answer(turn, sampling, limits)
+            yield from reply.events(sampling, limits)
         finally:
-            text, citations = self._checked(turn)
+            text, citations = reply.checked(self._meter.stats)
             if text and (turn.reason or len(turn.pieces) > n_kept):
                 change = self._record.replace_answer if self.is_answered else partial(self._record.add, "assistant")
-                change(text, turn.reason or "interrupted", citations, self.calls)
+                change(text, turn.reason or "interrupted", citations, reply.calls)
 
     def _looped_turn(self) -> Turn | None:
         """The last answer, if it is the chat's and ended because it repeated itself."""
@@ -374,19 +341,10 @@ class Chat:
         is_ours = last is not None and self.is_answered and last.text == self._record.entries[-1].content
         return last if is_ours and last is not None and last.reason == "repetition" else None
 
-    def _summary_turn(self) -> tuple[Turn, int, int]:
-        """The turn that asks for a summary, how many entries it covers, and the tokens that it may have."""
-        entries, messages = self._record.entries, self._record.messages
-        n_head = len(messages) - len(entries)
-        ends = [end for end in range(len(entries), 0, -1) if entries[end - 1].role == "assistant"]
-        if not ends:
-            raise UsageError("there is nothing to summarise yet")
-        n_ctx = self.model.plan.n_ctx
-        for end in ends:
-            asked = [*messages[: n_head + end], Message(role="user", content=SUMMARISE)]
-            if self._session.count_tokens(asked) + n_ctx // 4 <= n_ctx:
-                return self._session.turn(asked), end, n_ctx // 4
-        raise PromptTooLong("the conversation is too long to be summarised", hint="/undo, /clear, or a larger -c")
+    def _summary_turn(self) -> SummaryTurn:
+        messages, n_ctx = self._record.messages, self.model.plan.n_ctx
+        n_head = len(messages) - len(self._record.entries)
+        return summary_turn(self._session, messages, n_head=n_head, n_ctx=n_ctx)
 
     def undo(self) -> list[Message]:
         """Take back the last question and what came after it; returns the messages, none if nothing was asked."""

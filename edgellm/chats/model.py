@@ -7,8 +7,8 @@ for event in session.answer(turn, sampling, limits): ...
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgellm.engine.sampling import Sampling
 from edgellm.models.fit.memory import RunPlan
@@ -20,18 +20,34 @@ from edgellm.run.telemetry import Meter, Stats
 
 if TYPE_CHECKING:
     from edgellm.models.recipe import Recipe
+    from edgellm.run.call_form import CallForm
     from edgellm.run.loader import LoadOptions
 
 
 class ChatSession(Protocol):
-    """Renders and answers the prompts of one chat; `last` is its last answer."""
+    """Renders and answers the prompts of one chat; `last` is its last answer. It is a `ToolSession` too."""
 
     last: Turn | None
 
-    def turn(self, messages: Sequence[Message]) -> Turn:
-        """The turn that answers these messages."""
+    @property
+    def call_form(self) -> CallForm | None:
+        """How the model writes tool calls; None if it is shown no tools."""
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
+    @property
+    def n_params(self) -> int:
+        """The model's parameters; 0 if nothing is known of them."""
+
+    def turn(
+        self,
+        messages: Sequence[Message] | Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        begun: str = "",
+    ) -> Turn:
+        """The turn that answers these messages, with tools shown; of the answer `begun` is there already."""
+
+    def count_tokens(
+        self, messages: Sequence[Message] | Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> int:
         """Tokens of the prompt that these messages make."""
 
     def count(self, text: str) -> int:

@@ -122,6 +122,7 @@ class NewMessage:
     content: str
     finish_reason: str = ""
     hidden: int = 0
+    calls: tuple[CallRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +225,7 @@ class ChatStore:
                 self.get(chat)
                 raise _changed(chat)
             self.remove_messages(stored[0 if after is None else stored.index(after) + 1 :])
-            added = [self.add(chat, each.role, each.content, each.finish_reason) for each in messages]
+            added = [self.add(chat, each.role, each.content, each.finish_reason, calls=each.calls) for each in messages]
             for message, each in zip(added, messages, strict=True):
                 if each.hidden:
                     self._write("UPDATE messages SET hidden = 1 WHERE id = ?", message)

@@ -88,7 +88,8 @@ def chat(
         chosen = answer_options(sampling, limit, form, here)
         require_documents(here, docs, chosen)
         prepared = stack.enter_context(prepare_tools(here, tool, docs=docs, quiet=output.silent))
-        server = with_tools(server, prepared)
+        if not is_url(server):  # with a model of a server they run here, between the steps of its answers
+            server = with_tools(server, prepared)
         models = stack.enter_context(ChatModels(here, load_options(load, system), server, quiet=output.silent))
         talk = Chat(models.open(name), chosen, store=store, saved=saved, tools=prepared)
 

@@ -10,6 +10,7 @@ arguments, a grammar can make the model write only valid calls.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +29,7 @@ _TOOL = {
         "parameters": {"type": "object", "properties": {"edgellm_key": {"type": "string"}}, "required": []},
     },
 }
+_ROOT = re.compile(r"^root ::= (.*)$", re.MULTILINE)
 # Mistral's templates refuse ids of another length.
 ID_LENGTH = 9
 
@@ -42,12 +44,26 @@ class CallForm:
 
     def structure(self, tools: Sequence[Mapping[str, Any]]) -> Structure:
         """The form of a call of one of these tools (in OpenAI's form): a grammar and its schema."""
-        calls = [self._call(tool["function"]) for tool in tools]
-        return from_schema(json.dumps(calls[0] if len(calls) == 1 else {"anyOf": calls}))
+        # References within a tool's schema begin at its own root, so that each one stands whole among the definitions.
+        parts = {f"tool{n}": _arguments(tool["function"]) for n, tool in enumerate(tools)}
+        calls = [
+            self._call(tool["function"]["name"], {"$ref": f"#/$defs/{part}"})
+            for tool, part in zip(tools, parts, strict=True)
+        ]
+        whole = calls[0] if len(calls) == 1 else {"anyOf": calls}
+        placed = {part: _moved(schema, f"#/$defs/{part}") for part, schema in parts.items()}
+        try:
+            return from_schema(json.dumps({**whole, "$defs": placed}))
+        except UsageError:  # too much together, or references that cannot be moved: the call is checked afterwards
+            return from_schema(json.dumps({**whole, "$defs": dict.fromkeys(parts, json.loads(JSON_OBJECT))}))
 
-    def _call(self, function: Mapping[str, Any]) -> dict[str, Any]:
-        arguments = json.loads(arguments_structure(json.dumps(function["parameters"])).schema or JSON_OBJECT)
-        properties = {self.name_key: {"const": function["name"]}, self.arguments_key: arguments}
+    def grammar(self, tools: Sequence[Mapping[str, Any]]) -> str:
+        """The grammar of a whole call, which begins with the marker."""
+        marker = json.dumps(self.marker, ensure_ascii=False)
+        return _ROOT.sub(lambda root: f"root ::= {marker} ({root[1]})", self.structure(tools).grammar, count=1)
+
+    def _call(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        properties = {self.name_key: {"const": name}, self.arguments_key: arguments}
         return {
             "type": "object",
             "properties": properties,
@@ -95,6 +111,24 @@ def _form_of(text: str) -> CallForm | None:
     if name_key is None or arguments_key is None or call[arguments_key] != {"edgellm_key": _VALUE}:
         return None
     return CallForm(text[:start].lstrip(), name_key, arguments_key)
+
+
+def _arguments(function: Mapping[str, Any]) -> Any:
+    """The schema of a function's arguments; that of any object where no grammar can say it."""
+    return json.loads(arguments_structure(json.dumps(function.get("parameters") or {})).schema or JSON_OBJECT)
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema whose references to itself are right at another place of a document."""
+    if isinstance(schema, list):
+        return [_moved(each, place) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: f"{place}{value[1:]}" if key == "$ref" and isinstance(value, str) and value.startswith("#")
+        else _moved(value, place)
+        for key, value in schema.items()
+    }  # fmt: skip
 
 
 @lru_cache(maxsize=256)

@@ -90,10 +90,20 @@ class Session:
             self._call_form = (call_form(self.template),)
         return self._call_form[0]
 
+    @property
+    def n_params(self) -> int:
+        """The model's parameters; 0 if nothing is known of them."""
+        return self.model.info.n_params
+
     def turn(
-        self, messages: Sequence[Message] | Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+        self,
+        messages: Sequence[Message] | Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        begun: str = "",
     ) -> Turn:
         """The turn that answers these messages, with tools in OpenAI's form shown to the model.
+
+        Of the answer `begun` is there already.
 
         The last answer keeps its tokens: read again from its text, it may fall into other ones, and would have to be
         computed again from there.
@@ -103,9 +113,9 @@ class Session:
             UsageError: the template refuses these messages.
         """
         more = {"tools": tools} if tools else {}
-        return self.turn_of(self.template.render(messages, **more))
+        return self._turn_of(self.template.render(messages, **more) + begun)
 
-    def turn_of(self, rendered: str) -> Turn:
+    def _turn_of(self, rendered: str) -> Turn:
         """The turn of a prompt that has been through the template."""
         weights, last = self.model.weights, self.last
         if last and rendered.startswith(last.rendered + last.text):
@@ -115,9 +125,11 @@ class Session:
                 return Turn(rendered, [*last.prompt, *last.answer, *tokens])
         return Turn(rendered, weights.tokenize(rendered, special=True))
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Tokens of the prompt that these messages make."""
-        return len(self.turn(messages).prompt) if messages else 0
+    def count_tokens(
+        self, messages: Sequence[Message] | Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> int:
+        """Tokens of the prompt that these messages make, with these tools."""
+        return len(self.turn(messages, tools).prompt) if messages else 0
 
     def count(self, text: str) -> int:
         """Tokens of a text."""

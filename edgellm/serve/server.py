@@ -139,9 +139,9 @@ def serve(
     pool = Pool(catalog, options, start, n_threads=n_threads, tuning=tuning, keep=keep)
     scoring = ScoringPool(pool, options, settings.logs, n_threads=n_threads)
     chats = settings.chats if options.shares_chats else None
-    documents = _documents(options, settings, pool) if options.offers_documents else None
-    answers = cached_answers(options, pool, AnswerStore.open(settings.answers)) if options.answer_cache else None
     bridge = Bridge()
+    documents = _documents(options, settings, pool, bridge) if options.offers_documents else None
+    answers = cached_answers(options, pool, AnswerStore.open(settings.answers)) if options.answer_cache else None
     if tools is not None and (comparer := pool.catalog.embedder(EMBEDDER)) is not None:
         tools.choose = by_meaning(WorkerModel(bridge, pool, comparer, EMBEDDER).embed)
     service = Service(options, pool, scoring, GrammarTrial(engine), metrics, chats, documents, answers, tools)
@@ -157,11 +157,11 @@ def serve(
         finally:
             for task in running:
                 task.cancel()
+            bridge.close()  # the threads of documents and tools wait no longer
             if documents is not None:
                 await documents.stop()
             await asyncio.gather(pool.stop(), scoring.stop())
             record.remove()
-            bridge.close()
             if tools is not None:
                 tools.close()
             if answers is not None:
@@ -184,9 +184,8 @@ def _conversations(
     return Conversations(files, engine, options, lambda name: usual(metrics.models[name].prefill_rates))
 
 
-def _documents(options: ServeOptions, settings: Settings, pool: Pool) -> VectorStores:
+def _documents(options: ServeOptions, settings: Settings, pool: Pool, bridge: Bridge) -> VectorStores:
     """The stores of documents, whose texts are embedded and reranked by models of the pool."""
-    bridge = Bridge()
 
     def embedder(name: str) -> ChunkEmbedder | None:
         wanted = name or options.embedder

@@ -29,6 +29,7 @@ from edgellm.serve.answer.grammar_trial import GrammarTrial
 from edgellm.serve.answer.guard import Guard, without_tokens
 from edgellm.serve.answer.prepare import COUNT_TOKENS, Question, begun_answer, has_one_answer, prepare
 from edgellm.serve.answer.reader import read
+from edgellm.serve.answer.required_call import as_calls, by_grammar, must_call, required_form
 from edgellm.serve.answer.tools_and_schema import answering, call_or_answer, calling, has_both
 from edgellm.serve.answer.truncation import shortened
 from edgellm.serve.answer.whole import Whole
@@ -211,13 +212,16 @@ class Service:
                 return guard.watch(without_tokens(events) if body.get("max_tokens") == 0 else events)
 
             async def step(body: dict[str, Any]) -> AsyncIterator[Event]:
+                if must_call(body):
+                    form = await asyncio.to_thread(required_form, worker.model)
+                    return as_calls(await said(await asyncio.to_thread(by_grammar, body, form)), form)
                 if not has_both(body):
                     return await said(body)
                 return call_or_answer(await said(calling(body)), end, lambda: said(answering(body)))
 
-            async def prepared(changed: dict[str, Any]) -> AsyncIterator[Event]:
+            async def prepared(changed: dict[str, Any], grammar: str) -> AsyncIterator[Event]:
                 body = await prepare(replace(question, body=changed), worker, self.trial)
-                return await step(body | streaming)
+                return await step(body | streaming | ({"grammar": grammar} if grammar else {}))
 
             events = tools.watch(prepared) if tools else await step(body)
             check = AnswerCheck(question.body, question.warnings, begun=begun_answer(question.body))

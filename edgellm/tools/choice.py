@@ -8,6 +8,7 @@ chooser.fitting("What is 17 * 23?", tools)      # the one to call for a model th
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,12 +43,13 @@ MOST_QUESTION = 600
 class ToolChooser:
     """Chooses by the cosines of a question and a tool's examples and description; without `embed` by words.
 
-    What is said about a tool is embedded once.
+    What is said about a tool is embedded once. Several threads may use it.
     """
 
     def __init__(self, embed: Embed | None = None) -> None:
         self._embed = embed
         self._known: dict[str, npt.NDArray[np.float32]] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, question: str, tools: Sequence[Tool], most: int) -> list[Tool]:
         """The `most` tools that fit best, in their own order."""
@@ -90,14 +92,17 @@ class ToolChooser:
         """The cosines of a question and some texts, whose vectors are kept."""
         if self._embed is None:
             return [0.0] * len(texts)
-        question = question[:MOST_QUESTION]
+        with self._lock:
+            return self._compared(self._embed, question[:MOST_QUESTION], texts)
+
+    def _compared(self, embed: Embed, question: str, texts: Sequence[str]) -> list[float]:
         if new := [text for text in dict.fromkeys([*texts, question]) if text not in self._known]:
-            self._known.update(zip(new, self._embed(new), strict=True))
+            self._known.update(zip(new, embed(new), strict=True))
         asked = self._known[question]
         if len(self._known) > MOST_KNOWN:
             self._known.clear()
             self._known[question] = asked
-            return self._likeness(question, texts)
+            return self._compared(embed, question, texts)
         return [float(self._known[text] @ asked) for text in texts]
 
 

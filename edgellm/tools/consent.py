@@ -7,6 +7,7 @@ consent.permits(tool, arguments) # asks if it must
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any
@@ -50,6 +51,8 @@ class Consent:
         """
         self._allowed = set(allowed)
         self._refused: set[str] = set()
+        # The seconds that questions waited for the user: they are no time of a tool.
+        self.waited = 0.0
         self._everything = everything
         self._ask = ask
         self._on_always = on_always
@@ -70,7 +73,9 @@ class Consent:
             return True
         if self._ask is None or tool.name in self._refused:
             return False
+        began = time.monotonic()
         answer = self._ask(tool, arguments)
+        self.waited += time.monotonic() - began
         if answer is Permission.NO:
             self._refused.add(tool.name)
             return False

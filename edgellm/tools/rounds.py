@@ -6,14 +6,14 @@
     messages += rounds.messages(returned)             # as chat templates and OpenAI's requests have them
     rounds.may_call                                   # else the model must answer now
 
-It generates nothing, so that the in-process engine (`dialogue.py`) and the server share it.
+It generates nothing: `steps.py` is the loop over it, and a server lets llama-server write calls where the model can.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from edgellm.tools.budget import ToolBudget
 from edgellm.tools.choice import ToolChooser
 from edgellm.tools.outside import as_data
 from edgellm.tools.relevance import shortened
+from edgellm.tools.stated import numbers_in, stating
 from edgellm.tools.tool import OWN, Risk, Tool, ToolResult
 from edgellm.tools.toolbox import Toolbox
 
@@ -36,6 +37,10 @@ MOST_EXAMPLES = 6
 MOST_ANSWERED = 2
 
 
+def _numbered(n: int) -> str:
+    return f"call{n:0{ID_LENGTH - 4}}"
+
+
 class ToolRounds:
     """The calls of one question."""
 
@@ -47,6 +52,8 @@ class ToolRounds:
         count: Callable[[str], int],
         choose: ToolChooser | None = None,
         budget: ToolBudget = USUAL_BUDGET,
+        first: Sequence[Tool] = (),
+        new_id: Callable[[int], str] = _numbered,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin; the clock of the budget starts.
@@ -54,12 +61,17 @@ class ToolRounds:
         Args:
             count: the tokens of a text, as the model counts them.
             choose: which tools to offer when there are too many, and which one fits; by words if there is none.
+            first: one of these must be called first; none if the model may answer at once.
+            new_id: makes the id of a call from its number.
         """
         self.toolbox = toolbox
         self.question = question
         self.returned: list[Returned] = []
+        # What an answer has to state: the value of the only good result.
+        self._values: tuple[str, ...] = ()
         self._count, self._budget, self._clock = count, budget, clock
-        self._began = clock()
+        self._first, self._new_id = first, new_id
+        self._began = self._now()
         self._closed = False
         self._choose = choose or ToolChooser()
         offerable = toolbox.offerable
@@ -71,6 +83,9 @@ class ToolRounds:
     @property
     def fitting(self) -> Tool | None:
         """The tool to call next for a model that cannot choose itself: the one that fits, until it has a result."""
+        if self._first and not self.returned:
+            fits = self._choose.fitting(self.question, self._first)
+            return fits or self._choose(self.question, self._first, 1)[0]
         if not self.may_call or any(not each.error for each in self.returned):
             return None
         return self._choose.fitting(self.question, list(filter(self.toolbox.consent.may_offer, self.offered)))
@@ -82,13 +97,13 @@ class ToolRounds:
             not self._closed
             and any(map(self.toolbox.consent.may_offer, self.offered))
             and len(self.returned) < self._budget.calls
-            and self._clock() - self._began < self._budget.seconds
+            and self._now() - self._began < self._budget.seconds
         )
 
     @property
     def next_id(self) -> str:
         """An id for the next call."""
-        return f"call{len(self.returned):0{ID_LENGTH - 4}}"
+        return self._new_id(len(self.returned))
 
     def examples(self, tool: Tool) -> list[tuple[str, Mapping[str, Any]]]:
         """The examples of a tool that are most like the question."""
@@ -110,7 +125,7 @@ class ToolRounds:
             arguments: the JSON text of an object.
             room: the tokens that the result may have; what is less relevant to the question is cut.
         """
-        began = self._clock()
+        began = self._now()
         equal = [each for each in self.returned if (each.name, _plain(each.arguments)) == (name, _plain(arguments))]
         if len(equal) >= MOST_EQUAL - 1:
             self._closed = True
@@ -119,8 +134,10 @@ class ToolRounds:
             result = ToolResult("There are no calls left. Answer from what you have.", error=True)
         else:
             result = self.toolbox.call(name, arguments)
+        if not result.error:
+            self._values = () if any(not each.error for each in self.returned) else result.values
         returned = self._fitted(call_id, name, arguments, result, room)
-        self.returned.append(replace(returned, seconds=self._clock() - began))
+        self.returned.append(replace(returned, seconds=self._now() - began))
         return self.returned[-1]
 
     def _fitted(self, call_id: str, name: str, arguments: str, result: ToolResult, room: int) -> Returned:
@@ -135,6 +152,27 @@ class ToolRounds:
             notes.append(f"cut to what is relevant: {short.kept} of {short.kept + short.left_out} parts")
         position = len(self.returned)
         return Returned(position, call_id, name, arguments, short.text, result.error, result.sources, tuple(notes))
+
+    def _now(self) -> float:
+        """The time without what the user took to decide, which is no time of the tools."""
+        return self._clock() - self.toolbox.consent.waited
+
+    @property
+    def shown(self) -> list[Returned]:
+        """What the model is shown for its answer: of a call that the user did not allow, nothing."""
+        return [each for each in self.returned if not each.error or not self._is_refused(each.name)]
+
+    def _is_refused(self, name: str) -> bool:
+        tool = self.toolbox.get(name)
+        return tool is not None and not self.toolbox.consent.may_offer(tool)
+
+    @property
+    def answer_grammar(self) -> str:
+        """The grammar of an answer that states the value that a tool returned; empty where any answer will do."""
+        if not self._values:
+            return ""
+        good = next(each for each in self.returned if not each.error)
+        return stating(self._values, numbers_in(good.text, self.question, good.arguments))
 
     @property
     def sources(self) -> list[ToolSource]:

@@ -34,11 +34,15 @@ class Risk(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool found. With `error` the text is one plain sentence about what went wrong, for the model."""
+    """What a tool found. With `error` the text is one plain sentence about what went wrong, for the model.
+
+    A tool whose result is a value names its spellings in `values`; the answer then has to state one of them.
+    """
 
     text: str
     sources: tuple[ToolSource, ...] = ()
     error: bool = False
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -84,7 +85,7 @@ class Toolbox:
             return _error(cleaned(f"{name} failed: {type(error).__name__}: {error}."))
         if not result.error and not result.text.strip():
             return _error(f"{name} found nothing.")
-        return ToolResult(cleaned(result.text), result.sources, result.error)
+        return replace(result, text=cleaned(result.text))
 
 
 def parsed(arguments: str) -> dict[str, Any]:

@@ -39,7 +39,9 @@ def with_tools(server: str, tools: object | None) -> str:
     if not tools:
         return server
     if is_url(server):
-        raise UsageError("tools run here, and the server at --server answers by itself", hint="--server never")
+        raise UsageError(
+            "tools run here, and the server at --server answers by itself", hint="edgellm chat --server URL"
+        )
     return NEVER
 
 

@@ -56,7 +56,7 @@ def prepare_tools(
     from edgellm.tools.toolbox import Toolbox
     from edgellm.toolset import open_tools, split_names
 
-    ask = _asker() if sys.stdin.isatty() and sys.stderr.isatty() else None
+    ask = _asker(shows_call=quiet) if sys.stdin.isatty() and sys.stderr.isatty() else None
     consent = Consent(
         split_names(flags.allow or ()), everything=flags.yes_tools, ask=ask, on_always=lambda tool: _keep(here, tool)
     )
@@ -116,30 +116,42 @@ def _note_refused(toolbox: Toolbox) -> None:
             note(f"{tool.name} {_does(tool)}, and nobody can be asked here; --allow {tool.name} lets it run")
 
 
-def _asker() -> Ask:
-    """Asks on the terminal until an answer is one."""
+def _asker(*, shows_call: bool) -> Ask:
+    """Asks on the terminal until an answer is one; `shows_call` where nobody has shown the call before."""
 
     def ask(tool: Tool, arguments: Mapping[str, Any]) -> Permission:
-        note(f"{printable(tool.name)} {_does(tool)}: {printable(call_line(tool.name, dict(arguments)))}")
-        if tool.risk is Risk.ACTS:
+        if shows_call:
+            note(printable(call_line(tool.name, dict(arguments))))
+        if tool.risk is Risk.ACTS:  # all of it: a line is cut
             for key, value in arguments.items():
                 note(f"  {printable(key)}: {printable(str(value))}")
+        note(f"{printable(tool.name)} {_does(tool)}. May it?")
+        yes = "once" if tool.risk is Risk.ACTS else "in this chat"
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             with echoing():
-                while True:
-                    sys.stderr.write("allow it? [y]es, [N]o, [a]lways: ")
-                    sys.stderr.flush()
-                    line = sys.stdin.readline()
-                    answer = ANSWERS.get(line.strip().lower())
-                    if answer is not None:
-                        return answer
+                return _answered(f"[y] yes, {yes}   [a] always   [n] no, or Enter: ")
         except KeyboardInterrupt:
+            sys.stderr.write("\n")
             return Permission.NO
         finally:
             signal.signal(signal.SIGINT, before)
 
     return ask
+
+
+def _answered(question: str) -> Permission:
+    """The answer to a question on the terminal; the end of the input is a no."""
+    while True:
+        sys.stderr.write(question)
+        sys.stderr.flush()
+        line = sys.stdin.readline()
+        if not line:
+            sys.stderr.write("\n")
+        answer = ANSWERS.get(line.strip().lower())
+        if answer is not None:
+            return answer
+        note("y, a or n")
 
 
 def _does(tool: Tool) -> str:

@@ -73,7 +73,7 @@ TEMPLATE = """
 
 
 def calls(text: str, **more: Any) -> dict[str, Any]:
-    """A chat whose answer begins with a call, as `tool_prelude.forced` makes it."""
+    """A chat whose answer begins with a call."""
     messages = [{"role": "user", "content": text}, {"role": "assistant", "content": "<tool_call>\n"}]
     begun = {"messages": messages, "add_generation_prompt": False, "continue_final_message": "content"}
     return {**begun, **USAGE, "tools": [WEATHER], "tool_choice": "required", **more}

@@ -76,11 +76,13 @@ class DocumentHouse(House):
 @asynccontextmanager
 async def documents(directory: Path, names: tuple[str, ...] = (ALL,), **options: Any) -> AsyncIterator[DocumentHouse]:
     made = DocumentHouse(directory, names, **options)
+    made.stores.bridge.open()
     running = asyncio.create_task(made.stores.run())
     try:
         yield made
     finally:
         running.cancel()
+        made.stores.bridge.close()
         await made.stores.stop()
         await made.pool.stop()
 

@@ -1,7 +1,6 @@
 """What a request becomes before llama-server gets it: the recipe's part, what is refused, and what is added."""
 
 import asyncio
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,15 +97,6 @@ def test_an_answer_that_was_begun_goes_on(model: ServedModel) -> None:
     assert "continue_final_message" not in prepared(model, messages=[USER])
     calls = {**BEGUN, "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
     assert "continue_final_message" not in prepared(model, messages=[USER, calls])
-
-
-def test_a_call_that_is_required_begins_at_once_only_with_our_prelude(model: ServedModel) -> None:
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-    asked = {"messages": [USER], "tools": [tool], "tool_choice": "required"}
-    assert prepared(model, **asked)["messages"][-1] == USER
-    with_prelude = prepared(replace(model, has_prelude=True), **asked)
-    assert with_prelude["messages"][-1] == {"role": "assistant", "content": "<tool_call>\n"}
-    assert with_prelude["continue_final_message"] == "content"
 
 
 @pytest.mark.parametrize(

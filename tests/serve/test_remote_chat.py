@@ -25,6 +25,10 @@ from edgellm.serve.remote.choice import named
 from edgellm.serve.remote.connection import ServerAddress
 from edgellm.serve.remote.model import RemoteModel
 from edgellm.settings import resource_directory
+from edgellm.tools.builtin.calculator import calculator
+from edgellm.tools.consent import Consent
+from edgellm.tools.in_use import ToolsInUse
+from edgellm.tools.toolbox import Toolbox
 from edgellm.ui.chat_models import ChatModels
 from edgellm.ui.chat_screen import ChatScreen
 from edgellm.workspace import workspace
@@ -251,3 +255,16 @@ def test_the_screen_says_where_the_model_is(capsys: pytest.CaptureFixture[str]) 
     screen._take("/model")
     shown = capsys.readouterr().err
     assert "phi  135M Q4_1  512 tokens  2 threads" in shown and "phi  at http://box:1 as phi-3" in shown
+
+
+def test_tools_run_here_between_the_steps_of_a_server(remote: RemoteModel, local: LoadedModel) -> None:
+    def asked(model: ChatModel) -> tuple[str, list[str]]:
+        use = ToolsInUse(Toolbox([calculator()], Consent()))
+        with Chat(model, AnswerOptions({"temperature": 0, "seed": 4}, Limits(48)), tools=use) as chat:
+            text = chat.ask("What is 17 * 23?").text
+            assert chat.messages[-1]["content"] == text
+            return text, [f"{each.line}: {each.text}" for each in chat.calls]
+
+    text, calls = asked(remote)
+    assert calls == ["calculator(expression=17 * 23): 17 * 23 = 391"] and "391" in text
+    assert asked(local)[1] == calls

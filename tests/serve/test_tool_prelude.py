@@ -7,7 +7,7 @@ import jinja2
 import pytest
 
 from edgellm.models.recipe import load_recipe
-from edgellm.serve.workers.tool_prelude import forced, has_tools, with_tools, without_prelude
+from edgellm.serve.workers.tool_prelude import has_tools, with_tools, without_prelude
 from edgellm.settings import resource_directory
 
 CHATML = (
@@ -80,9 +80,3 @@ def test_a_template_has_tools_if_it_reads_them(template: str, known: bool) -> No
 @pytest.mark.parametrize("template", [CHATML, INDENTED, "{{ tools }}"])
 def test_a_template_is_shown_without_the_prelude(template: str) -> None:
     assert without_prelude(with_tools(template) or template) == template
-
-
-def test_a_call_is_begun_only_where_one_is_required() -> None:
-    body = {"messages": CHAT, "tools": TOOLS}
-    assert forced({**body, "tool_choice": "auto"})["messages"] == CHAT
-    assert forced({**body, "tool_choice": "required"})["messages"][-1]["content"].startswith("<tool_call>")

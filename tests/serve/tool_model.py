@@ -1,4 +1,4 @@
-"""SmolLM2 with a template that knows tools.
+"""A model with a template that knows tools.
 
 write_tool_model(source, path)
 """
@@ -24,11 +24,11 @@ For each call return <tool_call>
 {% endif %}"""
 
 
-def write_tool_model(source: Path, path: Path) -> Path:
+def write_tool_model(source: Path, path: Path, template: str = TEMPLATE) -> Path:
     """The model of `source` with another chat template."""
     with GGUFFile.open(source) as model, GGUFWriter(path) as out:
         out.copy_metadata(model.metadata)
-        out.add("tokenizer.chat_template", TEMPLATE)
+        out.add("tokenizer.chat_template", template)
         for info in model.tensors.values():
             out.declare(info.name, info.shape, info.type)
         for name in model.tensors:

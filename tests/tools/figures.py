@@ -53,7 +53,9 @@ def ask(model: LoadedModel, tools: Sequence[Tool], embed: Embed, question: str, 
     toolbox = Toolbox(tools, Consent(everything=True))
     rounds = ToolRounds(toolbox, question, count=lambda text: len(model.weights.tokenize(text)), choose=chooser)
     session, limits = Session(model), Limits(max_tokens=160)
-    events = answer(session, [{"role": "user", "content": question}], rounds, Sampling(temperature=0), limits)
+    events = answer(
+        session, [{"role": "user", "content": question}], rounds, Sampling(temperature=0), limits, n_ctx=4096
+    )
     text = ""
     for event in events:
         text += event.text if isinstance(event, Text) else ""

@@ -15,7 +15,6 @@ from edgellm.serve.documents.store import DocumentScope
 from edgellm.serve.http.problems import Problem
 from edgellm.serve.tools.served import AskedTools
 from edgellm.serve.workers.catalog import ServedModel
-from edgellm.serve.workers.tool_prelude import forced
 from edgellm.serve.workers.worker import Worker
 from edgellm.wire.sampling import RequestSampling
 
@@ -64,8 +63,6 @@ async def prepare(question: Question, worker: Worker, trial: GrammarTrial) -> di
     formed = await trial.admit(model, settled(body))
     body = formed.body
     question.warnings.extend(formed.warnings)
-    if model.has_prelude:
-        body = forced(body)
     if question.request.private or body.get("cache_prompt") is False:
         body = {**body, "private": True}  # it leaves nothing on disk
     return _continued(body)

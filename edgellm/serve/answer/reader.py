@@ -124,6 +124,16 @@ def spoken(text: str, about: Mapping[str, Any]) -> Text:
     return Text(text, raw=b"data: " + encoded(chunk))
 
 
+def calling_piece(call: Call, about: Mapping[str, Any]) -> Call:
+    """A piece of a call, as if llama-server had recognised it in a chat."""
+    function = {**({"name": call.name} if call.name else {}), "arguments": call.arguments}
+    begun = {"id": call.id, "type": "function"} if call.id else {}
+    delta = {"tool_calls": [{"index": call.position, **begun, "function": function}]}
+    choice = {"index": call.index, "delta": delta, "finish_reason": None}
+    chunk = {"choices": [choice], **about, "object": f"{CHAT_COMPLETION}.chunk"}
+    return replace(call, raw=b"data: " + encoded(chunk))
+
+
 def _says_something(choice: Mapping[str, Any]) -> bool:
     fields = {**choice, **(choice.get("delta") or {})}
     return any(fields.get(name) for name in _SAID)

@@ -14,12 +14,15 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from edgellm.run.events import Begin, Call, End, Event, Returned, Text, TokenCounts
+from edgellm.run.structure import JSON_OBJECT, Structure
 from edgellm.serve.answer.prepare import Question
 from edgellm.serve.answer.reader import begun
-from edgellm.serve.answer.tools_and_schema import calling
+from edgellm.serve.answer.required_call import required_form
+from edgellm.serve.answer.tools_and_schema import calling, has_schema
 from edgellm.serve.documents.embedder import tokens
 from edgellm.serve.http.problems import Problem
 from edgellm.serve.metrics import Metrics
@@ -27,16 +30,14 @@ from edgellm.serve.tools.served import AskedTools, ServedTools
 from edgellm.serve.tools.wanted import DecidedCall, FirstCall
 from edgellm.serve.workers.worker import Worker
 from edgellm.tools.budget import ToolBudget
-from edgellm.tools.prompt import with_call, with_result
 from edgellm.tools.rounds import ToolRounds
-from edgellm.tools.tool import Tool
+from edgellm.tools.steps import MOST_CALL, ToolItem, ToolStep, ToolSteps, own_form, tool_steps
 
-Ask = Callable[[dict[str, Any]], Awaitable[AsyncIterator[Event]]]
+# Puts the body of one step to the model, with a grammar of our own for the answer, or "".
+Ask = Callable[[dict[str, Any], str], Awaitable[AsyncIterator[Event]]]
 # Kept free for the answer, and for the marks of the template around a result.
 ANSWER_TOKENS, TEMPLATE_TOKENS = 512, 64
 COUNT_SECONDS = 30.0
-# The tokens that the arguments of a call may have.
-MOST_CALL = 400
 NO_TOKENS = TokenCounts(0, 0, 0)
 
 
@@ -79,34 +80,42 @@ class AnswerWithTools:
         most = asked.wanted.most_calls
         budget = ToolBudget() if most is None else ToolBudget(calls=min(most, ToolBudget().calls))
         text = _question(question.body["messages"])
+        first = [tool for tool in asked.toolbox if asked.wanted.first is not None and asked.may_be_first(tool.name)]
         # In a thread: choosing among many tools compares what they mean.
-        self._begin = lambda: ToolRounds(asked.toolbox, text, count=count, choose=served.choose, budget=budget)
+        self._begin = lambda: ToolRounds(
+            asked.toolbox, text, count=count, choose=served.choose, budget=budget, first=first, new_id=_new_id
+        )
         self._rounds: ToolRounds
         self._messages: list[dict[str, Any]] = list(question.body["messages"])
-        self._counts = NO_TOKENS
+        # The tokens of all steps so far, and the end of the last one.
+        self._counts, self._last = NO_TOKENS, End("stop")
         self._has_begun = False
 
     async def watch(self, ask: Ask) -> AsyncIterator[Event]:
-        """The events of the whole answer; `ask` puts the body of one step to the model."""
-        self._rounds = await self._served.alone(self._begin)
+        """The events of the whole answer; `ask` puts one step to the model."""
+        self._rounds = await self._served.work(self._begin)
         for decided in self._asked.wanted.decided:
             async for event in self._made(decided):
                 yield event
-        async for event in self._chosen(ask) if self._chooses else self._choosing(ask):
+        chooses = await self._served.work(lambda: self._chooses)
+        async for event in self._chosen(ask) if chooses else self._choosing(ask):
             yield event
 
     @property
     def _chooses(self) -> bool:
-        """Whether edgellm chooses the tools: the model knows none, and the chat has no calls of the client's."""
+        """Whether edgellm chooses the tools: the model cannot, and the chat has no calls of the client's."""
         has_calls = any(each["role"] == "tool" or each.get("tool_calls") for each in self._body["messages"])
         is_asked = self._body["messages"][-1]["role"] == "user"
-        return self._worker.model.has_prelude and is_asked and not self._own and not has_calls
+        if self._own or has_calls or not is_asked:
+            return False
+        model = self._worker.model
+        return model.has_prelude or own_form(required_form(model), model.outline.n_params, self._rounds) is None
 
     async def _choosing(self, ask: Ask) -> AsyncIterator[Event]:
         """Let a model that knows tools write, and run its calls, until it answers."""
         while True:
             step = _Step()
-            async for event in self._step(await ask(self._step_body()), step):
+            async for event in self._step(await ask(self._step_body(), ""), step):
                 yield event
             if step.end is None:
                 return
@@ -120,51 +129,46 @@ class AnswerWithTools:
             if self._asked.needs_approval(step.name):
                 yield replace(step.end, reason="stop", tokens=self._counts)
                 return
-            yield await self._run(call, step.end.tokens)
+            self._last = step.end
+            yield await self._run(call)
             self._messages[-2]["content"] = "".join(step.text)
 
     async def _chosen(self, ask: Ask) -> AsyncIterator[Event]:
-        """Call the tool that fits the question for a model that knows none, then let it answer from the result."""
-        asked = list(self._body["messages"])
+        """Call the tool that fits the question, and let the model answer from the result: the steps of `tool_steps`."""
         plain = {name: each for name, each in self._body.items() if name not in ("tools", "tool_choice")}
-        while (tool := await self._served.alone(self._fitting)) is not None:
-            step = _Step()
-            examples = await self._served.alone(lambda tool=tool: self._rounds.examples(tool))  # type: ignore[misc]
-            messages = with_call(asked, tool, examples, self._rounds.returned)
-            async for event in self._step(await ask(_for_arguments(plain, messages, tool, self._left)), step):
-                if isinstance(event, Begin):
-                    yield event
-            if step.end is None:
-                return
-            self._counts = _sum(self._counts, step.end.tokens)
-            if step.end.cut is not None:
-                yield replace(step.end, tokens=self._counts)
-                return
-            call = self._call(f"call_{secrets.token_urlsafe(12)}", tool.name, _object("".join(step.text)))
-            yield call
-            if self._asked.needs_approval(tool.name):
-                yield replace(step.end, reason="stop", tokens=self._counts)
-                return
-            yield await self._run(call, step.end.tokens)
-        returned = self._rounds.returned
-        if returned:
-            answered = await self._served.alone(lambda: self._rounds.answered_examples)
-            body = {**plain, "messages": with_result(asked, returned, self._asked.toolbox, answered)}
-        else:
-            body = {**plain, "messages": asked}
-        step = _Step()
-        async for event in self._step(await ask(body | self._limit), step):
-            yield event
-        if step.end is not None:
-            yield replace(step.end, tokens=_sum(self._counts, step.end.tokens))
+        steps = tool_steps(list(self._body["messages"]), self._rounds, None, room=self._room)
+        written: str | None = None
+        while (item := await self._served.work(partial(_next, steps, written))) is not None:
+            written = None
+            match item:
+                case ToolStep():
+                    step = _Step()
+                    async for event in self._step(await self._asked_for(ask, plain, item), step):
+                        if item.structure is None or isinstance(event, Begin):
+                            yield event
+                    if step.end is None:
+                        return
+                    self._counts, self._last = _sum(self._counts, step.end.tokens), step.end
+                    written = "".join(step.text)
+                    if item.structure is None or step.end.cut is not None:
+                        yield replace(step.end, tokens=self._counts)
+                        return
+                case Call():
+                    yield replace(item, source=self._source(item.name))
+                    if self._asked.needs_approval(item.name):
+                        yield replace(self._last, reason="stop", tokens=self._counts)
+                        return
+                case Returned():
+                    self._note(item)
+                    yield item
 
-    def _fitting(self) -> Tool | None:
-        """The tool to call next: the one that must be called first, else the one that fits the question."""
-        if self._asked.wanted.first is None or self._rounds.returned:
-            return self._rounds.fitting
-        among = [tool for tool in self._asked.toolbox if self._asked.may_be_first(tool.name)]
-        chooser = self._served.choose
-        return chooser.fitting(self._rounds.question, among) or chooser(self._rounds.question, among, 1)[0]
+    async def _asked_for(self, ask: Ask, plain: Mapping[str, Any], step: ToolStep) -> AsyncIterator[Event]:
+        """The events of one step of `tool_steps`."""
+        body = {**plain, "messages": list(step.messages)}
+        if step.structure is not None:
+            return await ask(_for_arguments(body, step.structure, self._left), "")
+        is_free = self._worker.model.answers_plainly and not has_schema(body)
+        return await ask(body | self._limit, step.grammar if is_free else "")
 
     @property
     def _left(self) -> int:
@@ -186,15 +190,18 @@ class AnswerWithTools:
                 self._has_begun = True
                 yield begun(str(self._body["model"]) if "model" in self._body else self._worker.model.name)
             yield call
-            yield await self._run(call, None)
+            yield await self._run(call)
         else:
             why = f" The user says: {decided.reason[:500]}" if decided.reason else ""
             refused = Returned(0, decided.id, name, decided.arguments, f"The user does not allow this call.{why}", True)
             self._messages += self._rounds.messages(refused)
 
     def _call(self, call_id: str, name: str, arguments: str) -> Call:
+        return Call(len(self._rounds.returned), call_id, name, arguments, source=self._source(name))
+
+    def _source(self, name: str) -> str:
         tool = self._asked.toolbox.get(name)
-        return Call(len(self._rounds.returned), call_id, name, arguments, source=tool.source if tool else "unknown")
+        return tool.source if tool else "unknown"
 
     async def _step(self, events: AsyncIterator[Event], step: _Step) -> AsyncIterator[Event]:
         """The events of one step that the client sees; calls of the server's tools are kept in `step`."""
@@ -235,36 +242,45 @@ class AnswerWithTools:
             offered_now = {"tools": [*self._own, *offered]}
         return body | offered_now
 
-    async def _run(self, call: Call, counts: TokenCounts | None) -> Returned:
-        """Make a call, and put it and its result into the messages; `counts` are those of the step that made it."""
-        n_ctx = self._worker.plan.n_ctx
-        used = counts.prompt + counts.completion if counts else n_ctx // 2
-        answer = min(self._body.get("max_tokens") or ANSWER_TOKENS, ANSWER_TOKENS)
-        room = max(0, min(n_ctx - used - answer - TEMPLATE_TOKENS, n_ctx // 3))
+    async def _run(self, call: Call) -> Returned:
+        """Make a call, and put it and its result into the messages."""
+        room = self._room()
         returned = await self._served.work(lambda: self._rounds.run(call.id, call.name, call.arguments, room=room))
-        tool = self._asked.toolbox.get(call.name)
-        self._served.note(returned, tool)
-        self._metrics.tool_returned(returned, is_known=tool is not None)
+        self._note(returned)
         self._messages += self._rounds.messages(returned)
         return returned
 
+    def _room(self, *_: Any) -> int:
+        """The tokens that a result may have: beside the last step and the answer, a third of the context at most."""
+        n_ctx, counts = self._worker.plan.n_ctx, self._last.tokens
+        used = counts.prompt + counts.completion if counts else n_ctx // 2
+        answer = min(self._body.get("max_tokens") or ANSWER_TOKENS, ANSWER_TOKENS)
+        return max(0, min(n_ctx - used - answer - TEMPLATE_TOKENS, n_ctx // 3))
 
-def _for_arguments(
-    body: Mapping[str, Any], messages: Sequence[Mapping[str, Any]], tool: Tool, left: int
-) -> dict[str, Any]:
-    """The request for the arguments of a tool alone, by its schema."""
-    parameters = tool.as_function["function"]["parameters"]
-    form = {"type": "json_schema", "json_schema": {"name": "arguments", "schema": parameters}}
-    most = min(MOST_CALL, left) if left > 0 else MOST_CALL
-    return {**calling(body), "messages": list(messages), "response_format": form, "max_tokens": most}
+    def _note(self, returned: Returned) -> None:
+        tool = self._asked.toolbox.get(returned.name)
+        self._served.note(returned, tool)
+        self._metrics.tool_returned(returned, is_known=tool is not None)
 
 
-def _object(text: str) -> str:
-    """The JSON of arguments without the white space that a grammar permits; as it is if it was cut off."""
+def _next(steps: ToolSteps, written: str | None) -> ToolItem | None:
+    """The next item of the steps; None at their end."""
     try:
-        return json.dumps(json.loads(text), ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return text
+        return steps.send(written)
+    except StopIteration:
+        return None
+
+
+def _for_arguments(body: Mapping[str, Any], structure: Structure, left: int) -> dict[str, Any]:
+    """The request for the arguments of a tool alone, by its schema."""
+    schema = json.loads(structure.schema or JSON_OBJECT)
+    form = {"type": "json_schema", "json_schema": {"name": "arguments", "schema": schema}}
+    most = min(MOST_CALL, left) if left > 0 else MOST_CALL
+    return {**calling(body), "response_format": form, "max_tokens": most}
+
+
+def _new_id(_: int) -> str:
+    return f"call_{secrets.token_urlsafe(12)}"
 
 
 def _question(messages: Sequence[Mapping[str, Any]]) -> str:

@@ -43,7 +43,10 @@ Result = TypeVar("Result")
 
 
 class VectorStores:
-    """The stores of a server: those of `names`, or all, and those that were made over HTTP."""
+    """The stores of a server: those of `names`, or all, and those that were made over HTTP.
+
+    Who runs the loop opens the `bridge` before `run`, and closes it before `stop`.
+    """
 
     def __init__(
         self,
@@ -156,7 +159,6 @@ class VectorStores:
 
     async def run(self) -> None:
         """Read and embed what comes, until cancelled; first what a server before this one has left."""
-        self.bridge.open()
         await self.work(self.uploads.clean)
         for store in await self.work(lambda: [each for each in self.all() if each.takes_uploads]):
             self.index(store)
@@ -201,7 +203,6 @@ class VectorStores:
         await asyncio.to_thread(self._stop)
 
     def _stop(self) -> None:
-        self.bridge.close()
         for each in (self._reader, self._threads):
             each.shutdown(cancel_futures=True)
         for store in self._open.values():

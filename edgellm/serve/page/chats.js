@@ -127,7 +127,8 @@ async function saved(which, more) {
 
 async function addRows(which, first, rows, settings, more) {
   for (const row of rows) row.dirty = false;
-  const messages = rows.map(({role, content, finish_reason, hidden}) => ({role, content, finish_reason, hidden: Boolean(hidden)}));
+  const messages = rows.map(({role, content, finish_reason, hidden, calls}) =>
+    ({role, content, finish_reason, hidden: Boolean(hidden), ...(calls?.length && {calls})}));
   const reply = which.id
     ? await chats.add(which.id, {last: which.last, after: which.messages[first - 1]?.id ?? null, messages}, more)
     : await chats.begin({...settings, title: which.title || undefined, messages}, more);
@@ -146,7 +147,7 @@ function detach(which) {
 // -- as files, in the forms of `edgellm chats export`
 
 function asMarkdown(which) {
-  const parts = exported(which).map(({role, content}) => `\n## ${role}\n\n${content.trim()}\n`);
+  const parts = exported(which).map(({role, content, calls}) => `\n## ${role}\n\n${callsAsMarkdown(calls)}${content.trim()}\n`);
   return [`# A chat with ${which.model}\n`, ...parts].join("");
 }
 
@@ -154,7 +155,7 @@ const asJson = (which) => `${JSON.stringify({model: which.model, messages: expor
 
 function exported(which) {
   const head = which.system ? [{role: "system", content: which.system}] : [];
-  return [...head, ...which.messages.filter(({content}) => content).map(({role, content}) => ({role, content}))];
+  return [...head, ...which.messages.filter(({content}) => content).map(({role, content, calls}) => ({role, content, ...(calls?.length && {calls})}))];
 }
 
 function fileName(which, ending) {

@@ -24,11 +24,12 @@ from starlette.routing import Route
 
 from edgellm.chats.store import ChatStore, NewMessage, SavedChat
 from edgellm.errors import ChatNotFound, CorruptFile, DiskFull, FileAccessError
-from edgellm.run.events import FinishReason
+from edgellm.run.events import FinishReason, ToolSource
 from edgellm.serve.http.openapi import takes
 from edgellm.serve.http.origins import is_forwarded, is_own_page
 from edgellm.serve.http.problems import Problem
 from edgellm.serve.service import service_of
+from edgellm.tools.record import MOST_KEPT, CallRecord
 from edgellm.wire.body import Body, parse
 from edgellm.wire.fields import Count, Name, Text
 
@@ -38,6 +39,33 @@ log = logging.getLogger("edgellm.serve")
 Result = TypeVar("Result")
 
 
+class SourceRow(Body):
+    """Where a part of a tool's result comes from."""
+
+    title: Text
+    place: Text
+
+
+class CallRow(Body):
+    """A tool that was called for an answer, with what it returned; as `CallRecord`."""
+
+    name: Name
+    arguments: dict[str, Any]
+    text: Text
+    error: bool = False
+    sources: list[SourceRow] = Field(default_factory=list, max_length=100)
+    notes: list[Text] = Field(default_factory=list, max_length=100)
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    @property
+    def record(self) -> CallRecord:
+        """It as the store takes it."""
+        sources = tuple(ToolSource(each.title, each.place) for each in self.sources)
+        return CallRecord(
+            self.name, self.arguments, self.text[:MOST_KEPT], self.error, sources, tuple(self.notes), self.seconds
+        )
+
+
 class ChatRow(Body):
     """A message to save; `hidden` ones are kept for people, and the model does not see them."""
 
@@ -45,11 +73,13 @@ class ChatRow(Body):
     content: Text
     finish_reason: FinishReason | Literal[""] = ""
     hidden: bool = False
+    calls: list[CallRow] = Field(default_factory=list, max_length=64)
 
     @property
     def message(self) -> NewMessage:
         """It as the store takes it."""
-        return NewMessage(self.role, self.content, self.finish_reason, int(self.hidden))
+        calls = tuple(each.record for each in self.calls)
+        return NewMessage(self.role, self.content, self.finish_reason, int(self.hidden), calls)
 
 
 Rows = Annotated[list[ChatRow], Field(min_length=1, max_length=10_000)]

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from edgellm.engine.sampling import OPTIONS
 from edgellm.serve.http.openapi import gives
 from edgellm.serve.page.chats import are_open
-from edgellm.serve.service import service_of
+from edgellm.serve.service import Service, service_of
 from edgellm.serve.workers.catalog import ServedModel
 
 FOLDER = Path(__file__).parent
@@ -33,6 +33,7 @@ SCRIPTS = (
     "server.js",
     "status.js",
     "settings.js",
+    "calls.js",
     "chats.js",
     "messages.js",
     "passage.js",
@@ -60,7 +61,8 @@ async def home(request: Request) -> Response:
 async def facts(request: Request) -> Response:
     """GET /page.json: what the page shows besides the status.
 
-    Who keeps chats, each model's own settings, and the most bytes of a document, null where there are no documents.
+    Who keeps chats, each model's own settings, the most bytes of a document, null where there are no documents, and the
+    tools that the server runs.
     """
     service = service_of(request)
     has_documents = service.documents_for(request) is not None
@@ -68,11 +70,18 @@ async def facts(request: Request) -> Response:
         "chats": are_open(request),
         "models": {model.name: _own_settings(model) for model in service.pool.catalog},
         "max_upload": service.options.max_upload if has_documents else None,
+        "tools": _tools(service),
     }
     return JSONResponse(found, headers={"Cache-Control": "no-store"})
 
 
 ROUTES = [Route("/", home, methods=["GET"]), Route("/page.json", facts, methods=["GET"])]
+
+
+def _tools(service: Service) -> list[dict[str, str]]:
+    """The tools that answers may use, with what they may touch."""
+    tools = service.tools.tools.values() if service.tools else ()
+    return [{"name": tool.name, "risk": tool.risk.value, "description": tool.description[:500]} for tool in tools]
 
 
 def _own_settings(model: ServedModel) -> dict[str, Any]:

@@ -88,13 +88,13 @@ function answerView(message) {
   const thought = element("div", "thought"), thoughts = element("details", "thoughts", element("summary", "", "Thoughts"), thought);
   thoughts.hidden = true;
   thought.dir = "auto";
-  const text = element("div", "text markdown"), checked = element("div", "checked"), notice = element("div", "notice"), meta = element("div", "meta");
+  const text = element("div", "text markdown"), calls = element("div", "calls"), checked = element("div", "checked"), notice = element("div", "notice"), meta = element("div", "meta");
   const goOn = button("Continue", () => generate({from: chat.messages.length, continued: message}), "for-last go-on");
   const tools = element("div", "tools",
     button("Copy", (self) => copy(message.content, self)),
     button("Regenerate", () => generate({from: indexOf(message)}), "for-last"), goOn);
-  const box = element("article", "message answer", thoughts, text, checked, notice, meta, tools);
-  const view = {box, text, checked, thoughts, thought, notice, meta, goOn, markdown: new MarkdownView(text)};
+  const box = element("article", "message answer", thoughts, calls, text, checked, notice, meta, tools);
+  const view = {box, text, calls, checked, thoughts, thought, notice, meta, goOn, markdown: new MarkdownView(text)};
   drawAnswer(message, view);
   return view;
 }
@@ -103,12 +103,13 @@ function drawAnswer(message, view = message.view) {
   view.box.classList.toggle("busy", message.busy);
   view.markdown.show(shownText(message), message.busy);
   drawChecked(message, view);
+  drawCalls(message, view);
   const thoughts = message.thoughts ?? "";
   view.thoughts.hidden = !thoughts;
   if (view.thought.textContent !== thoughts) view.thought.textContent = thoughts;
   view.notice.textContent = message.busy ? "" : noticeOf(message);
   view.meta.textContent = message.busy ? "" : message.numbers ?? "";
-  view.goOn.hidden = Boolean(message.documents) || message.finish_reason === "stop" || message.finish_reason === "repetition" || !message.content;
+  view.goOn.hidden = Boolean(message.documents || message.calls?.length) || message.finish_reason === "stop" || message.finish_reason === "repetition" || !message.content;
 }
 
 function drawChecked(message, view) {
@@ -149,6 +150,13 @@ class Answer {
     this.pieces.push([text, isThought]);
     if (isThought) this.message.thoughts = (this.message.thoughts ?? "") + text;
     else this.message.content += text;
+    this.drawSoon();
+  }
+  called(call) {
+    this.message.calls = [...(this.message.calls ?? []), call];
+    this.drawSoon();
+  }
+  drawSoon() {
     if (!this.isDrawn) return;
     this.isDrawn = false;
     const draw = () => { if (!this.isDrawn) this.draw(); };
@@ -230,7 +238,9 @@ async function generate({from, question = null, continued = null, refused = () =
   announce("The model is answering.");
   let accepted = false, failure = null;
   try {
-    const [path, content] = requestBody(owner, model, {model: answer.name, ...settings}, continued);
+    const tools = continued ? [] : toolsFor(model, answer.collection);
+    const fields = {model: answer.name, ...settings, ...(tools.length && {server_tools: tools})};
+    const [path, content] = requestBody(owner, model, fields, continued);
     const reply = await request(path, {method: "POST", body: JSON.stringify(content), signal: answer.controller.signal});
     for await (const event of events(reply)) {
       if (event.error) throw new Refused(500, event.error);
@@ -276,6 +286,7 @@ function take(answer, event) {
   if (choice?.delta?.reasoning_content) answer.add(choice.delta.reasoning_content, true);
   const text = choice?.delta?.content ?? choice?.text;
   if (text) answer.add(text, false);
+  for (const ran of event.edgellm?.tools ?? []) answer.called(callOf(ran));
   if (!choice?.finish_reason) return;
   answer.final = event;
   answer.message.finish_reason = choice.finish_reason;

@@ -264,6 +264,7 @@ async function serverIsThere() {
   const before = chats.constructor;
   chats = facts.chats ? new ServerChats() : new BrowserChats();
   $("where").textContent = chats.where;
+  showTools();
   showOwnSettings();
   if (isOpenYet && before !== chats.constructor && chat.id) detach(chat);
   if (!isOpenYet) {

@@ -15,6 +15,7 @@ function keepSettings() {
   if (!$("save").checked) kept.private = true;
   kept.model = $("model").value;
   kept.collection = $("collection").value;
+  kept.tools_off = chosenOff();
   try { localStorage.setItem(SETTINGS, JSON.stringify(kept)); } catch { /* they last until the tab is closed */ }
 }
 

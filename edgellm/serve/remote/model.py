@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -71,7 +72,6 @@ class RemoteModel:
         self.options = options or LoadOptions()
         self.is_here = is_here
         self.status = status
-        self._private = False
         self.plan = RunPlan(
             n_ctx=int(status["n_ctx"]), n_slots=int(status["n_slots"]), kv_type=str(status["kv_type"]),
             n_threads=int(status["n_threads"]),
@@ -113,8 +113,7 @@ class RemoteModel:
         """The session of a chat; nothing of a private one is kept on the server's disk."""
         from edgellm.serve.remote.session import RemoteSession
 
-        self._private = private
-        return RemoteSession(self)
+        return RemoteSession(self, private=private)
 
     def largest_context(self) -> int:
         """The server's context: it stays as it is."""
@@ -151,21 +150,24 @@ class RemoteModel:
         return AnswerStream(events, meter, sampling=sampling, structure=options.structure)
 
     def events(
-        self, prompt: Prompt, sampling: Sampling, limits: Limits, begun: str = ""
+        self, prompt: Prompt, sampling: Sampling, limits: Limits, begun: str = "", *, private: bool = False
     ) -> Generator[Event, None, None]:
-        """The events of an answer, of which `begun` is there already.
+        """The events of an answer, of which `begun` is there already; nothing of a private one is kept on disk.
 
         With `limits.retry` the server is asked a second time after a loop, to go on from before it.
         """
         until = None if limits.max_seconds is None else time.monotonic() + limits.max_seconds
-        first = yield from self._attempt(prompt, sampling, replace(limits, retry=False), begun, retrying=limits.retry)
+        answer = partial(self._answer, prompt, private=private)
+        is_plain = not sampling.grammar and not isinstance(prompt, tuple)
+        events = answer(sampling, replace(limits, retry=False), begun)
+        first = yield from _attempt(events, begun, retrying=limits.retry, can_go_on=is_plain)
         if first is None:
             return
         looped, over, text = first
         left = limits.max_tokens if limits.max_tokens < 0 else max(0, limits.max_tokens - looped.kept_tokens)
         seconds = None if until is None else max(0.001, until - time.monotonic())
         rest = replace(limits, retry=False, max_tokens=left, max_seconds=seconds)
-        for event in self._answer(prompt, penalised(sampling), rest, text):
+        for event in answer(penalised(sampling), rest, text):
             match event:
                 case Prefill():
                     pass
@@ -176,34 +178,17 @@ class RemoteModel:
                 case _:
                     yield event
 
-    def _attempt(
-        self, prompt: Prompt, sampling: Sampling, limits: Limits, begun: str, *, retrying: bool
-    ) -> Generator[Event, None, tuple[Looped, End, str] | None]:
-        """One answer; returns the loop that ended it, its end, and the text before it, if it is to be continued."""
-        pieces: list[str] = []
-        looped: Looped | None = None
-        for event in self._answer(prompt, sampling, limits, begun):
-            match event:
-                case Text(text):
-                    pieces.append(text)
-                case Looped() if retrying:
-                    # The place in a grammar is not known half-way, and a text cannot follow tokens.
-                    is_anew = bool(sampling.grammar) or isinstance(prompt, tuple)
-                    event = looped = replace(event, kept_tokens=0 if is_anew else event.kept_tokens, retrying=True)
-                    begun = "" if is_anew else begun
-                case End() if looped is not None:
-                    return looped, event, begun + "".join(pieces[: looped.kept_tokens])
-            yield event
-        return None
-
-    def _answer(self, prompt: Prompt, sampling: Sampling, limits: Limits, begun: str) -> Generator[Event, None, None]:
+    def _answer(
+        self, prompt: Prompt, sampling: Sampling, limits: Limits, begun: str, *, private: bool
+    ) -> Generator[Event, None, None]:
         if isinstance(prompt, (str, tuple)):
             body: dict[str, Any] = {"prompt": prompt + begun if isinstance(prompt, str) else prompt}
             path, most = COMPLETIONS, {"max_tokens": limits.max_tokens}
         else:
             answer = [Message(role="assistant", content=begun)] if begun else []
             body, path, most = {"messages": [*prompt, *answer]}, CHAT, {}
-        yield from self._events(path, {**self._asked(sampling, limits), **most, **body}, limits)
+        hidden = {"private": True} if private else {}
+        yield from self._events(path, {**self._asked(sampling, limits), **hidden, **most, **body}, limits)
 
     def _asked(self, sampling: Sampling, limits: Limits) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -218,8 +203,6 @@ class RemoteModel:
             body["max_time"] = limits.max_seconds
         if limits.stop:
             body["stop"] = list(limits.stop)
-        if self._private:
-            body["private"] = True
         return body
 
     def _events(self, path: str, body: Mapping[str, Any], limits: Limits) -> Generator[Event, None, None]:
@@ -269,6 +252,28 @@ class RemoteModel:
         models = status_of_server(self.address.url, self.address.key)["models"]
         of_that_name = (each for each in models if isinstance(each, dict) and each.get("name") == self.served_as)
         self.status = next(of_that_name, self.status)
+
+
+def _attempt(
+    events: Iterator[Event], begun: str, *, retrying: bool, can_go_on: bool
+) -> Generator[Event, None, tuple[Looped, End, str] | None]:
+    """One answer; returns the loop that ended it, its end, and the text before it, if it is to be continued.
+
+    `can_go_on` is not so where the place in a grammar is not known half-way, or a text cannot follow tokens.
+    """
+    pieces: list[str] = []
+    looped: Looped | None = None
+    for event in events:
+        match event:
+            case Text(text):
+                pieces.append(text)
+            case Looped() if retrying:
+                event = looped = replace(event, kept_tokens=event.kept_tokens if can_go_on else 0, retrying=True)
+                begun = begun if can_go_on else ""
+            case End() if looped is not None:
+                return looped, event, begun + "".join(pieces[: looped.kept_tokens])
+        yield event
+    return None
 
 
 def _together(first: End, second: End) -> End:

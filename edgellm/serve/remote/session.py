@@ -10,11 +10,12 @@ The server renders the messages and keeps what it has computed of them, so a tur
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgellm.engine.sampling import Sampling
-from edgellm.errors import EdgellmError
+from edgellm.errors import EdgellmError, UsageError
 from edgellm.run.events import End, Event, Looped, Text
 from edgellm.run.generation import Limits
 from edgellm.run.message import Message
@@ -34,19 +35,44 @@ class RemoteTurn(Turn):
 
 
 class RemoteSession:
-    """The prompts of one chat; `last` is its last answer."""
+    """The prompts of one chat; `last` is its last answer. Nothing of a private one is kept on the server's disk."""
 
-    def __init__(self, model: RemoteModel) -> None:
-        self.model = model
+    def __init__(self, model: RemoteModel, *, private: bool = False) -> None:
+        self.model, self.private = model, private
         self.last: Turn | None = None
 
-    def turn(self, messages: Sequence[Message]) -> RemoteTurn:
-        """The turn that answers these messages."""
-        return RemoteTurn("", [], messages=tuple(messages))
+    @property
+    def call_form(self) -> None:
+        """None: the model is shown no tools, because the server would take its calls out of the text."""
+        return
 
-    def count_tokens(self, messages: Sequence[Message]) -> int:
+    @property
+    def n_params(self) -> int:
+        """The model's parameters; 0 if the server does not say."""
+        n_params = self.model.status.get("n_params")
+        return n_params if isinstance(n_params, int) else 0
+
+    def turn(
+        self,
+        messages: Sequence[Message] | Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        begun: str = "",
+    ) -> RemoteTurn:
+        """The turn that answers these messages, after the part that is `begun`.
+
+        Raises:
+            UsageError: tools are to be shown.
+        """
+        if tools:
+            raise UsageError("a model of a server is shown no tools")
+        shown = tuple(Message(role=str(each["role"]), content=str(each["content"])) for each in messages)
+        return RemoteTurn("", [], pieces=[begun] if begun else [], kept=bool(begun), messages=shown)
+
+    def count_tokens(
+        self, messages: Sequence[Message] | Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> int:
         """Tokens of the prompt that these messages make."""
-        return self.model.count_tokens(messages)
+        return self.model.count_tokens(self.turn(messages, tools).messages)
 
     def count(self, text: str) -> int:
         """Tokens of a text."""
@@ -56,7 +82,8 @@ class RemoteSession:
         """Let the server answer a turn, which fills as the answer comes; raises as `RemoteModel.events` does."""
         messages = list(turn.messages) if isinstance(turn, RemoteTurn) else []
         try:
-            for event in self.model.events(messages, sampling, limits, begun=turn.text):
+            events = self.model.events(messages, sampling, limits, begun=turn.text, private=self.private)
+            for event in events:
                 match event:
                     case Text(text):
                         turn.pieces.append(text)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -118,7 +117,6 @@ class ServedTools:
         self._logs = logs
         self._threads = ThreadPoolExecutor(N_CALLS, "tools")
         self._chosen = asyncio.Semaphore(N_CHOSEN)
-        self._lock = threading.Lock()
 
     @property
     def labels(self) -> list[str]:
@@ -128,15 +126,6 @@ class ServedTools:
     async def work(self, do: Callable[[], Found]) -> Found:
         """Do something in a thread of the tools' own."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, do)
-
-    async def alone(self, do: Callable[[], Found]) -> Found:
-        """The same for what compares meanings: one at a time, because it keeps vectors."""
-
-        def locked() -> Found:
-            with self._lock:
-                return do()
-
-        return await self.work(locked)
 
     @asynccontextmanager
     async def open(self, wanted: WantedTools) -> AsyncIterator[AskedTools]:

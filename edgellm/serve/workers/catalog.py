@@ -50,9 +50,10 @@ class ServedModel:
 
     `modified` is when its file was written, in seconds since 1970; `system` and `sampling` are what its recipe says
     for chats that say nothing else, as `run` and `chat` take it. `chat_template` replaces the file's own,
-    and `has_prelude` says that our prelude gives it tools. `template` is the one without our prelude. It
-    `answers_plainly` if nothing but the answer comes: no thoughts before it, and no marks around it. `recipe` is what
-    it was pulled by, if it was. `rerank_template` is how a reranker wants "{query}" and "{document}".
+    and `has_prelude` says that our prelude gives it tools. `template` is the one without our prelude; `tool_template`
+    is another one of the file, for requests with tools. It `answers_plainly` if nothing but the answer comes: no
+    thoughts before it, and no marks around it. `recipe` is what it was pulled by, if it was. `rerank_template` is how
+    a reranker wants "{query}" and "{document}".
     """
 
     name: str
@@ -66,6 +67,7 @@ class ServedModel:
     sampling: Mapping[str, float] = field(default_factory=dict)
     has_prelude: bool = False
     template: str = ""
+    tool_template: str = ""
     answers_plainly: bool = False
     recipe: Recipe | None = None
     rerank_template: str = ""
@@ -114,6 +116,7 @@ def served_model(name: str, path: Path, recipe: Recipe | None) -> ServedModel:
         sampling=recipe.sampling.model_dump(exclude_none=True) if recipe else {},
         has_prelude=prelude is not None,
         template=replacement or template,
+        tool_template="" if replacement else tool_template,
         answers_plainly=not any(mark in (replacement or template).lower() for mark in MARKS),
         recipe=recipe,
         rerank_template=rerank_template,

@@ -11,11 +11,11 @@ format. Without tools the template works as before.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 from edgellm.run.chat_template import reads
 
-_CALL = "<tool_call>\n"
+# What a call begins with.
+CALL = "<tool_call>\n"
 
 _PRELUDE = r"""
 {%- if tools -%}
@@ -63,17 +63,3 @@ def with_tools(template: str) -> str | None:
 def without_prelude(template: str) -> str:
     """The model's own template, as `with_tools` got it."""
     return template.removeprefix(_PRELUDE.strip())
-
-
-def forced(body: dict[str, Any]) -> dict[str, Any]:
-    """Make a required call come at once, for a model with the prelude.
-
-    llama-server permits any text before the call, and a small model may never stop writing it.
-    """
-    messages = body.get("messages")
-    if body.get("tool_choice") != "required" or not messages or messages[-1]["role"] == "assistant":
-        return body
-    start = {"role": "assistant", "content": _CALL}
-    return {
-        **body, "messages": [*messages, start], "add_generation_prompt": False, "continue_final_message": "content",
-    }  # fmt: skip

@@ -5,6 +5,7 @@ calculator().call({"expression": "15% of 80"})  ->  ToolResult("15% of 80 = 12")
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,8 @@ PARAMETERS = {
     "required": ["expression"],
     "additionalProperties": False,
 }
-
+# A number as `Quantity.text` writes it; a fraction has its decimal beside it.
+_VALUE = re.compile(r"(?<![\w^])-?\d+(?:\.\d+)?(?:/\d+)?(?:e[+-]?\d+)?")
 
 EXAMPLES = tuple(
     (question, {"expression": expression})
@@ -78,4 +80,5 @@ def _call(arguments: Mapping[str, Any]) -> ToolResult:
         value = compute(expression)
     except BadRequest as error:
         return ToolResult(f"{expression} has no result: {error.what}.", error=True)
-    return ToolResult(f"{expression} {'=' if value.is_exact else '≈'} {value.text}")
+    text = value.text
+    return ToolResult(f"{expression} {'=' if value.is_exact else '≈'} {text}", values=tuple(_VALUE.findall(text)))

@@ -50,7 +50,7 @@ def clock(now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)) -> T
 
     def call(arguments: Mapping[str, Any]) -> ToolResult:
         try:
-            return ToolResult(_answer(arguments, now().astimezone(_zone(str(arguments.get("zone") or "")))))
+            return _answer(arguments, now().astimezone(_zone(str(arguments.get("zone") or ""))))
         except (ValueError, OverflowError) as error:
             raise BadRequest("there is no such day", why=str(error)) from error
 
@@ -60,12 +60,13 @@ def clock(now: Callable[[], datetime] = lambda: datetime.now(timezone.utc)) -> T
     return Tool("clock", description, PARAMETERS, Risk.NOTHING, call, examples=EXAMPLES, signs=SIGNS)
 
 
-def _answer(arguments: Mapping[str, Any], now: datetime) -> str:
+def _answer(arguments: Mapping[str, Any], now: datetime) -> ToolResult:
     if not arguments.get("date") and not arguments.get("until"):
         where = f" in {arguments['zone']}" if arguments.get("zone") else ""
         if days := arguments.get("days"):
             return _after(now.date(), days)
-        return f"It is {now:%H:%M}{where}, on {_day(now.date())} ({now:%Y-%m-%d}, UTC{now:%z})."
+        text = f"It is {now:%H:%M}{where}, on {_day(now.date())} ({now:%Y-%m-%d}, UTC{now:%z})."
+        return ToolResult(text, values=(f"{now:%H:%M}", *_spellings(now.date()), f"{now:%Y}"))
     first = _read(str(arguments.get("date") or "today"), now.date())
     if until := arguments.get("until"):
         return _between(first, _read(str(until), now.date()))
@@ -73,23 +74,31 @@ def _answer(arguments: Mapping[str, Any], now: datetime) -> str:
         return _after(first, days)
     away = (first - now.date()).days
     when = "today" if not away else f"in {away:,} days" if away > 0 else f"{-away:,} days ago"
-    return f"{first.isoformat()} is a {first:%A}: {_day(first)}, {when}."
+    text = f"{first.isoformat()} is a {first:%A}: {_day(first)}, {when}."
+    return ToolResult(text, values=(f"{first:%A}", when))
 
 
 def _read(text: str, today: date) -> date:
     return today if text == "today" else date.fromisoformat(text)
 
 
-def _between(first: date, last: date) -> str:
+def _between(first: date, last: date) -> ToolResult:
     days = (last - first).days
     weeks, rest = divmod(abs(days), 7)
     also = f" ({weeks} weeks and {rest} days)" if weeks else ""
-    return f"From {_day(first)} to {_day(last)} there are {days:,} days{also}."
+    text = f"From {_day(first)} to {_day(last)} there are {days:,} days{also}."
+    return ToolResult(text, values=tuple(dict.fromkeys((f"{days:,}", str(days)))))
 
 
-def _after(first: date, days: int) -> str:
+def _after(first: date, days: int) -> ToolResult:
     word = "after" if days > 0 else "before"
-    return f"{abs(days):,} days {word} {_day(first)} is {_day(first + timedelta(days=days))}."
+    day = first + timedelta(days=days)
+    return ToolResult(f"{abs(days):,} days {word} {_day(first)} is {_day(day)}.", values=_spellings(day))
+
+
+def _spellings(day: date) -> tuple[str, ...]:
+    """How an answer may write a day."""
+    return f"{day.day} {day:%B} {day.year}", f"{day:%B} {day.day}, {day.year}", day.isoformat()
 
 
 def _day(day: date) -> str:
