@@ -4,14 +4,14 @@
     base = read_directory(Path("Bonsai"), work)
     base.weights["blk.0.attn_q.weight"].form     # Form.ABSMEAN
 
-Master weights are taken as they are. A file that only has codes gets latent weights that give the same codes and scales.
-Names, shapes and the order of rows are those of GGUF, so whatever is trained can be written as it is.
+Master weights are taken as they are. A file that only has codes gets latent weights that give the same codes and
+scales. Names, shapes and the order of rows are those of GGUF, so whatever is trained can be written as it is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -30,7 +30,7 @@ from edgellm.progress import Progress, Report, silent
 from edgellm.weights.convert.checkpoints import read_checkpoint
 from edgellm.weights.convert.checkpoints.plan import ConvertedTensor
 from edgellm.weights.convert.converter import lay_out
-from edgellm.weights.slabs import Floats, Latent, Ternary
+from edgellm.weights.slabs import Floats, Latent, Slab, Ternary
 
 Values = npt.NDArray[np.float32]
 # The linear layers of the blocks; the tables of tokens and the head are no part of them.
@@ -68,9 +68,9 @@ class Weights:
     @property
     def codes(self) -> Codes:
         """What ternary weights are computed as, int8 [rows, columns]."""
-        if self.form is Form.ABSMEAN:
-            return np.clip(np.rint(self.values * (np.float32(1) / _mean(self.values))), -1, 1).astype(np.int8)
-        return np.rint(np.clip(self.values, -1, 1)).astype(np.int8)
+        inverse = np.float32(1) / _mean(self.values) if self.form is Form.ABSMEAN else np.float32(1)
+        codes: Codes = np.clip(np.rint(self.values * inverse), -1, 1).astype(np.int8)
+        return codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ def _collected(tensor: ConvertedTensor, kind: QuantType, *, has_int8: bool) -> W
     return Weights(tensor.name, kind, values)
 
 
-def _floats(slabs: list[object]) -> Iterator[Values]:
+def _floats(slabs: Sequence[Slab]) -> Iterator[Values]:
     for slab in slabs:
         if not isinstance(slab, Floats):
             raise UnsupportedModel(

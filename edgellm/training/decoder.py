@@ -71,8 +71,8 @@ class Block(nn.Module):
 
     def _attention(self, h: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
         shape = self.shape
-        q = self._linear("attn_q", h).unflatten(-1, (shape.n_head, shape.head_dim))
-        k, v = (self._linear(f"attn_{part}", h).unflatten(-1, (shape.n_head_kv, shape.head_dim)) for part in "kv")
+        q, k, v = (self._linear(f"attn_{part}", h) for part in "qkv")
+        q, k, v = (y.reshape(*h.shape[:2], -1, shape.head_dim) for y in (q, k, v))
         q, k = self._norm("attn_q_norm", q), self._norm("attn_k_norm", k)
         q, k = rotate(q, turn, halves=shape.halves), rotate(k, turn, halves=shape.halves)
         times = shape.n_head // shape.n_head_kv

@@ -35,7 +35,9 @@ def int8_activations(x: Tensor) -> Tensor:
 
 def grouped(codes: Tensor, scales: Tensor) -> Tensor:
     """Codes [rows, columns] times scales [rows or 1, groups]."""
-    return (codes.unflatten(1, (scales.shape[1], -1)) * scales[..., None]).flatten(1)
+    groups = codes.reshape(len(codes), scales.shape[1], -1)
+    product: Tensor = (groups * scales[..., None]).flatten(1)
+    return product
 
 
 class TrainedLinear(nn.Module):
