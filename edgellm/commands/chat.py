@@ -49,6 +49,7 @@ def chat(
     private: Annotated[bool, typer.Option("--private", help="Save nothing.")] = False,
     system: options.System = None,
     docs: options.Docs = None,
+    lora: options.Lora = None,
     server: options.Server = AUTO,
     offline: options.Offline = False,
     *,
@@ -89,7 +90,8 @@ def chat(
         require_documents(here, docs, chosen)
         prepared = stack.enter_context(prepare_tools(here, tool, docs=docs, quiet=output.silent))
         server = with_tools(server, prepared)
-        models = stack.enter_context(ChatModels(here, load_options(load, system), server, quiet=output.silent))
+        loading = load_options(load, system, lora=lora)
+        models = stack.enter_context(ChatModels(here, loading, server, quiet=output.silent))
         talk = Chat(models.open(name), chosen, store=store, saved=saved, tools=prepared)
 
         def load_here(error: EdgellmError) -> bool:
