@@ -2,7 +2,7 @@
 
     base = read_gguf(Path("bitnet-I2_S.gguf"), codec)
     base = read_directory(Path("Bonsai"), work)
-    base.weights["blk.0.attn_q.weight"].form     # Form.ABSMEAN
+    base.weights["blk.0.attn_q.weight"].form     # WeightForm.ABSMEAN
 
 Master weights are taken as they are. A file that only has codes gets latent weights that give the same codes and
 scales. Names, shapes and the order of rows are those of GGUF, so whatever is trained can be written as it is.
@@ -38,7 +38,7 @@ MATRIX = re.compile(r"blk\.\d+\.(attn_(q|k|v|output)|ffn_(gate|up|down))\.weight
 EXACT_TYPES = ("F32", "F16", "BF16")
 
 
-class Form(Enum):
+class WeightForm(Enum):
     """What a model computes with: `W` are the weights that training changes.
 
     PLAIN: W itself. ABSMEAN: codes of W / mean |W|, times that mean, with 8-bit activations (BitNet). SCALED: codes of
@@ -61,14 +61,14 @@ class Weights:
     name: str
     type: QuantType
     values: Values
-    form: Form = Form.PLAIN
+    form: WeightForm = WeightForm.PLAIN
     scales: Values | None = None
     exact: bool = True
 
     @property
     def codes(self) -> Codes:
         """What ternary weights are computed as, int8 [rows, columns]."""
-        inverse = np.float32(1) / _mean(self.values) if self.form is Form.ABSMEAN else np.float32(1)
+        inverse = np.float32(1) / _mean(self.values) if self.form is WeightForm.ABSMEAN else np.float32(1)
         codes: Codes = np.clip(np.rint(self.values * inverse), -1, 1).astype(np.int8)
         return codes
 
@@ -94,7 +94,7 @@ class BaseModel:
     @property
     def is_ternary(self) -> bool:
         """Whether it has ternary linear layers."""
-        return any(tensor.form is not Form.PLAIN for tensor in self.weights.values())
+        return any(tensor.form is not WeightForm.PLAIN for tensor in self.weights.values())
 
 
 def read_gguf(path: Path, codec: Quantizer, *, report: Report = silent) -> BaseModel:
@@ -169,7 +169,7 @@ def _ternary(name: str, kind: QuantType, codes: Codes, scales: Values, *, one_sc
         return _absmean_of_codes(name, kind, codes, scales.flat[0])
     if (scales == scales[:, :1]).all():
         scales = scales[:, :1]
-    return Weights(name, kind, codes.astype(np.float32), Form.SCALED, np.ascontiguousarray(scales))
+    return Weights(name, kind, codes.astype(np.float32), WeightForm.SCALED, np.ascontiguousarray(scales))
 
 
 def _absmean_of_codes(name: str, kind: QuantType, codes: Codes, scale: np.float32) -> Weights:
@@ -182,7 +182,7 @@ def _absmean_of_codes(name: str, kind: QuantType, codes: Codes, scale: np.float3
     if not share or scale <= 0:
         raise CorruptFile(f"tensor {name} cannot be trained", why="all its weights are 0", tensor=name)
     values = codes * np.float32(scale / share)
-    return Weights(name, kind, values, Form.ABSMEAN, np.full((1, 1), scale, np.float32))
+    return Weights(name, kind, values, WeightForm.ABSMEAN, np.full((1, 1), scale, np.float32))
 
 
 def _collected(tensor: ConvertedTensor, kind: QuantType, *, has_int8: bool) -> Weights:
@@ -192,9 +192,9 @@ def _collected(tensor: ConvertedTensor, kind: QuantType, *, has_int8: bool) -> W
         latent = [slab for slab in slabs if isinstance(slab, Latent)]
         values, scales = (np.concatenate([getattr(slab, part) for slab in latent]) for part in ("values", "scales"))
         if not has_int8:
-            return Weights(tensor.name, kind, values, Form.SCALED, scales[:, None])
+            return Weights(tensor.name, kind, values, WeightForm.SCALED, scales[:, None])
         if np.isclose(scales[0], _mean(values), rtol=1e-4):
-            return Weights(tensor.name, kind, values, Form.ABSMEAN, np.full((1, 1), scales[0], np.float32))
+            return Weights(tensor.name, kind, values, WeightForm.ABSMEAN, np.full((1, 1), scales[0], np.float32))
         codes = np.concatenate([slab.ternary.codes for slab in latent])  # masters that are ternary already
         return _absmean_of_codes(tensor.name, kind, codes, scales[0])
     if all(isinstance(slab, Ternary) for slab in slabs):

@@ -47,7 +47,7 @@ class Table(nn.Module):
         self.weight = nn.Parameter(weight)
 
 
-class Block(nn.Module):
+class DecoderBlock(nn.Module):
     """Attention and a gated feed-forward network, with whatever norms and biases the weights have."""
 
     def __init__(self, shape: DecoderShape, weights: Mapping[str, Weights], prefix: str, *, latent: bool) -> None:
@@ -98,7 +98,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.shape = shape
         self.token_embd = Table(torch.from_numpy(_required(weights, "token_embd.weight").values))
-        self.blk = nn.ModuleList(Block(shape, weights, f"blk.{i}", latent=latent) for i in range(shape.n_layer))
+        self.blk = nn.ModuleList(DecoderBlock(shape, weights, f"blk.{i}", latent=latent) for i in range(shape.n_layer))
         self.output_norm = RmsNorm(torch.from_numpy(_required(weights, "output_norm.weight").values), shape.eps)
         self.output = Table(torch.from_numpy(weights["output.weight"].values)) if "output.weight" in weights else None
         divisors = weights.get(ROPE_DIVISORS)

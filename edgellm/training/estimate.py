@@ -17,7 +17,7 @@ _FLOAT = 4
 # torch with its libraries, the engine's vocabulary and Python.
 _BASE = 350 << 20
 # What is kept for one token of a block, in float32: multiples of the width (norms, residuals, queries, values,
-# projections) and of the feed-forward width (gate, up, products, norm). Counted on the graph of `decoder.Block`.
+# projections) and of the feed-forward width (gate, up, products, norm). Counted on the graph of `decoder.DecoderBlock`.
 _WIDTHS, _FF_WIDTHS = 12, 6
 _TERNARY_COPIES = 3
 

@@ -31,7 +31,7 @@ from edgellm.machine.cpu import detect, usable_cores
 from edgellm.progress import Progress, Report, silent
 from edgellm.run.chat_template import ChatTemplate
 from edgellm.training import export, state
-from edgellm.training.base_model import BaseModel, Form, read_directory, read_gguf
+from edgellm.training.base_model import BaseModel, WeightForm, read_directory, read_gguf
 from edgellm.training.batch_tensors import n_learnt
 from edgellm.training.data import read_examples
 from edgellm.training.decoder import Decoder
@@ -345,7 +345,7 @@ def _without_latent(base: BaseModel) -> BaseModel:
     """The model without the float32 weights behind codes, which take no memory then."""
     zero = np.float32(0)
     weights = {
-        name: each if each.form is Form.PLAIN else replace(each, values=np.broadcast_to(zero, each.values.shape))
+        name: each if each.form is WeightForm.PLAIN else replace(each, values=np.broadcast_to(zero, each.values.shape))
         for name, each in base.weights.items()
     }
     return replace(base, weights=weights)

@@ -1,6 +1,6 @@
 """The linear layers of a model in training: plain, ternary with straight-through gradients, fixed codes, low rank.
 
-layer = LatentLinear(latent, scales, Form.SCALED)
+layer = LatentLinear(latent, scales, WeightForm.SCALED)
 y = layer(x)                  # [..., columns] -> [..., rows]
 layer.slab()                  # the codes and scales it computed with, to be written as they are
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgellm.training.base_model import Form, Weights
+from edgellm.training.base_model import WeightForm, Weights
 from edgellm.weights.slabs import Floats, Slab, Ternary
 
 
@@ -79,11 +79,11 @@ class PlainLinear(TrainedLinear):
 class LatentLinear(TrainedLinear):
     """Ternary weights that training can change: float32 latent weights behind the codes."""
 
-    def __init__(self, weight: Tensor, scales: Tensor | None, form: Form, bias: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor, scales: Tensor | None, form: WeightForm, bias: Tensor | None = None) -> None:
         super().__init__(bias)
         self.weight = nn.Parameter(weight)
         self.form = form
-        self.scales = nn.Parameter(scales) if form is Form.SCALED and scales is not None else None
+        self.scales = nn.Parameter(scales) if form is WeightForm.SCALED and scales is not None else None
 
     @property
     def absmean(self) -> Tensor:
@@ -102,7 +102,7 @@ class LatentLinear(TrainedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply activations [..., columns]."""
-        return super().forward(int8_activations(x) if self.form is Form.ABSMEAN else x)
+        return super().forward(int8_activations(x) if self.form is WeightForm.ABSMEAN else x)
 
     def slab(self) -> Slab:
         """The codes and the scales of each row; with several groups in a row, their product."""
@@ -116,7 +116,7 @@ class CodeLinear(TrainedLinear):
 
     codes: Tensor
 
-    def __init__(self, codes: Tensor, scales: Tensor, form: Form, bias: Tensor | None = None) -> None:
+    def __init__(self, codes: Tensor, scales: Tensor, form: WeightForm, bias: Tensor | None = None) -> None:
         super().__init__(bias)
         self.register_buffer("codes", codes, persistent=False)
         self.scales = nn.Parameter(scales)
@@ -128,7 +128,7 @@ class CodeLinear(TrainedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply activations [..., columns]."""
-        return super().forward(int8_activations(x) if self.form is Form.ABSMEAN else x)
+        return super().forward(int8_activations(x) if self.form is WeightForm.ABSMEAN else x)
 
     def slab(self) -> Slab:
         """The codes and the scales."""
@@ -159,7 +159,7 @@ class LoraLinear(nn.Module):
 
 def make_linear(weights: Weights, bias: Tensor | None, *, latent: bool) -> TrainedLinear:
     """The layer for a matrix; `latent` says that the codes of ternary weights are to be trained."""
-    if weights.form is Form.PLAIN or weights.scales is None:
+    if weights.form is WeightForm.PLAIN or weights.scales is None:
         return PlainLinear(torch.from_numpy(weights.values), bias)
     scales = torch.from_numpy(weights.scales)
     if latent:

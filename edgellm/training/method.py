@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgellm.errors import UsageError
-from edgellm.training.base_model import MATRIX, BaseModel, Form
+from edgellm.training.base_model import MATRIX, BaseModel, WeightForm
 from edgellm.training.decoder import LINEAR, Decoder, RmsNorm
 from edgellm.training.linear import CodeLinear, LatentLinear, LoraLinear, TrainedLinear
 from edgellm.training.options import Method
@@ -72,7 +72,7 @@ def optimizer_groups(model: Decoder, trained: dict[str, nn.Parameter], rate: flo
     factors = {
         f"{name}.weight": 1 / max(float(module.scales.detach().abs().mean()), 1e-8)
         for name, module in model.named_modules()
-        if isinstance(module, LatentLinear) and module.form is Form.SCALED and module.scales is not None
+        if isinstance(module, LatentLinear) and module.form is WeightForm.SCALED and module.scales is not None
     }
     return [
         {"params": [each], "lr": rate * factors.get(name, 1.0), "base": rate * factors.get(name, 1.0)}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgellm.errors import DoesNotFit
-from edgellm.training.base_model import MATRIX, BaseModel, Form
+from edgellm.training.base_model import MATRIX, BaseModel, WeightForm
 from edgellm.training.decoder_shape import DecoderShape
 from edgellm.training.estimate import ParameterCounts, TrainingMemory, estimate
 from edgellm.training.options import FineTuneOptions, Method
@@ -50,14 +50,14 @@ def count_parameters(base: BaseModel, method: Method, rank: int) -> ParameterCou
     tied = "output.weight" not in base.weights
     for name, each in base.weights.items():
         n = each.values.size
-        ternary = each.form is not Form.PLAIN
+        ternary = each.form is not WeightForm.PLAIN
         latent = ternary and method is Method.TERNARY
         n_scales = 0 if each.scales is None else each.scales.size
         codes += n if ternary and not latent else 0
         floats += (n if not ternary or latent else 0) + n_scales
         largest += n if ternary else 0
         if method in (Method.TERNARY, Method.FULL):
-            trained += n + (n_scales if each.form is Form.SCALED else 0)
+            trained += n + (n_scales if each.form is WeightForm.SCALED else 0)
         elif method is Method.SCALES:
             is_head = name == ("token_embd.weight" if tied else "output.weight")
             trained += n_scales + (n if is_head or (each.values.ndim == 1 and "norm" in name) else 0)

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (the extra edgellm[train])")
 
 from edgellm.formats.gguf_file import GGUFFile  # noqa: E402
-from edgellm.training.base_model import BaseModel, Form, read_directory  # noqa: E402
+from edgellm.training.base_model import BaseModel, WeightForm, read_directory  # noqa: E402
 from edgellm.training.batch_tensors import BatchTensors, answer_loss  # noqa: E402
 from edgellm.training.decoder import Decoder  # noqa: E402
 from edgellm.training.decoder_shape import DecoderShape  # noqa: E402
@@ -105,11 +105,11 @@ def test_rounding_counts_as_nothing_going_back() -> None:
     generator = torch.Generator().manual_seed(3)
     weight = torch.randn(6, 8, generator=generator)
     x, back = torch.randn(4, 8, generator=generator), torch.randn(4, 6, generator=generator)
-    one = LatentLinear(weight.clone(), None, Form.ABSMEAN)
+    one = LatentLinear(weight.clone(), None, WeightForm.ABSMEAN)
     one(x).backward(back)
     assert torch.allclose(one.weight.grad, back.T @ int8_activations(x), atol=1e-5)
     scales = torch.rand(6, 2, generator=generator) + 0.5
-    many = LatentLinear(weight.clone(), scales.clone(), Form.SCALED)
+    many = LatentLinear(weight.clone(), scales.clone(), WeightForm.SCALED)
     many(x).backward(back)
     direct = (back.T @ x).unflatten(1, (2, 4))
     inside = (weight.abs() <= 1).unflatten(1, (2, 4))
@@ -120,9 +120,9 @@ def test_rounding_counts_as_nothing_going_back() -> None:
 
 def test_the_slab_is_what_was_computed() -> None:
     weight = torch.randn(6, 8, generator=torch.Generator().manual_seed(3))
-    one = LatentLinear(weight, None, Form.ABSMEAN).slab()
+    one = LatentLinear(weight, None, WeightForm.ABSMEAN).slab()
     assert isinstance(one, Ternary) and set(np.unique(one.codes)) <= {-1, 0, 1}
-    many = LatentLinear(weight, torch.full((6, 2), 0.5), Form.SCALED)
+    many = LatentLinear(weight, torch.full((6, 2), 0.5), WeightForm.SCALED)
     slab = many.slab()
     assert isinstance(slab, Floats) and np.array_equal(slab.values, many.matrix().detach().numpy())
 
