@@ -104,6 +104,7 @@ VERBS: Mapping[str, Verb | Family] = {
     "prune": Verb("prune:prune", "Delete unfinished downloads and files that no model uses."),
     "convert": Verb("convert:convert", "Convert a checkpoint to GGUF without loss."),
     "quantize": Verb("quantize:quantize", "Quantize a model."),
+    "finetune": Verb("finetune:finetune", "Train a model on your own examples."),
     "doctor": Verb("doctor:doctor", "Check this machine; really generate a few tokens."),
     "completion": Verb("completion:completion", "Print the script that completes verbs, options and models."),
     "version": Verb("version:version", "Print the version.", hidden=True),

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -19,6 +21,7 @@ LAYERS = {
     "mcp_http": 6, "toolset": 6,
     "workspace": 5, "diagnosis": 5, "report": 5,
     "serve": 4, "batch": 4, "tools": 4, "chats": 4, "measure": 4, "documents": 4, "evaluation": 4,
+    "training": 4,
     "run": 3, "wire": 3, "weights": 3, "cache": 3,
     "models": 2, "engine": 2,
     "formats": 1, "machine": 1, "sandbox": 1, "package_index": 1,
@@ -61,6 +64,8 @@ OWNERS = {
     "openpyxl": {"documents/readers/sheets.py"},
     "sympy": {"evaluation/checkers/equation.py"},
     "resvg_py": {"report/picture.py"},
+    "torch": {"training/"},
+    "safetensors": {"training/state.py"},
     "lm_eval": {"evaluation/harness/"},
     "datasets": {"evaluation/harness/"},
     "trafilatura": {"tools/web/readable.py"},
@@ -239,3 +244,12 @@ def test_only_the_protocol_itself_knows_its_paths() -> None:
             text for text in strings if isinstance(text, str) and re.match(r"/(api|v1/(messages|responses))", text)
         }
         assert not named, f"{path.name} names {named}"
+
+
+def test_only_training_needs_torch() -> None:
+    """What the verb and its options need can be imported without it, so help and refusals work everywhere."""
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.modules['safetensors'] = None\n"
+        "import edgellm, edgellm.api, edgellm.commands.finetune, edgellm.commands.run, edgellm.commands.serve"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

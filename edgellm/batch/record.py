@@ -89,6 +89,7 @@ def begun_with(
         CONTEXT: load.n_ctx,
         "kv": load.kv_type and load.kv_type.upper(),
         "system": choose_system(load, recipe),
+        **({"lora": _adapters(load)} if load.adapters else {}),
         "chat-template": template and hashlib.sha256(template.encode()).hexdigest(),
         "raw": raw,
         "max-tokens": options.limits.max_tokens,
@@ -99,6 +100,16 @@ def begun_with(
         **form,
         **{name: getattr(sampling, name) for name in OPTIONS},
     }
+
+
+def _adapters(load: LoadOptions) -> list[list[str | float]]:
+    """The content of each adapter, and its scale."""
+    found: list[list[str | float]] = []
+    for adapter in load.adapters:
+        files = sorted(adapter.path.iterdir()) if adapter.path.is_dir() else [adapter.path]
+        hashes = [sha256_of(file) for file in files if file.is_file()]
+        found.append([_joined(hashes), adapter.scale])
+    return found
 
 
 def digest(path: Path, store: Store, *, report: Report = silent) -> str:

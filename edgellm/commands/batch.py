@@ -70,6 +70,7 @@ def batch(
     system: options.System = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue prompts as they are, without the template.")] = False,
     docs: options.Docs = None,
+    lora: options.Lora = None,
     server: options.Server = AUTO,
     offline: options.Offline = False,
     *,
@@ -100,6 +101,8 @@ def batch(
         raise UsageError("a batch has one input, an --output and a --model", hint=example)
     if docs is not None and raw:
         raise UsageError("--docs and --raw do not go together", why="passages stand in a message")
+    if lora and answer_cache:
+        raise UsageError("--lora and --answer-cache do not go together", why="kept answers are the model's own")
     here = building_workspace(offline=offline, quiet=shown.silent)
     chosen = answer_options(sampling, length, form, here)
     require_documents(here, docs, chosen)
@@ -107,7 +110,7 @@ def batch(
     with progress(quiet=shown.silent) as report, _cache(here, answer_cache, cache_error, report) as cache:
         tallies = answer_file(
             here, model, files[0], output, shard=Shard.parse(shard) if shard else Shard(),
-            load=load_options(load, system, slots), options=chosen, raw=raw, retries=retry, docs=docs,
+            load=load_options(load, system, slots, lora=lora), options=chosen, raw=raw, retries=retry, docs=docs,
             toolsets=toolsets, cache=cache, cache_sampled=cache_sampled,
             server=_server(here, model, with_tools(server, toolsets.names), raw=raw, quiet=shown.silent), report=report,
         )  # fmt: skip

@@ -49,6 +49,7 @@ def chat(
     private: Annotated[bool, typer.Option("--private", help="Save nothing.")] = False,
     system: options.System = None,
     docs: options.Docs = None,
+    lora: options.Lora = None,
     server: options.Server = AUTO,
     offline: options.Offline = False,
     *,
@@ -90,7 +91,8 @@ def chat(
         prepared = stack.enter_context(prepare_tools(here, tool, docs=docs, quiet=output.silent))
         if not is_url(server):  # with a model of a server they run here, between the steps of its answers
             server = with_tools(server, prepared)
-        models = stack.enter_context(ChatModels(here, load_options(load, system), server, quiet=output.silent))
+        loading = load_options(load, system, lora=lora)
+        models = stack.enter_context(ChatModels(here, loading, server, quiet=output.silent))
         talk = Chat(models.open(name), chosen, store=store, saved=saved, tools=prepared)
 
         def load_here(error: EdgellmError) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,15 +11,12 @@ from edgellm.engine.builds.installed import InstalledEngine
 from edgellm.engine.builds.source import prepare
 from edgellm.engine.quantize import Quantizer
 from edgellm.machine.cpu import usable_cores
-from edgellm.models import recipe
 from edgellm.models.local.description import first_use, kind_of_file
-from edgellm.models.pull import fetch_checkpoint, make_plan
-from edgellm.models.resolve import parse_reference
 from edgellm.package_index import fetch
-from edgellm.progress import Report
 from edgellm.ui import options
 from edgellm.ui.console import note, print_fields, print_table
 from edgellm.ui.local_engine import building_workspace
+from edgellm.ui.local_model import find_checkpoint
 from edgellm.ui.options import QuietOutput
 from edgellm.ui.progress import progress
 from edgellm.ui.render import render
@@ -67,7 +63,7 @@ def convert(
     needs_engine = upstream or converter.needs_engine(head)
     engine = here.installed_engine if needs_engine else None  # before a download that would be of no use without it
     with progress(quiet=output.silent) as report:
-        directory = _checkpoint(here, source, report)
+        directory = find_checkpoint(here, source, report)
         if upstream and engine:
             result = convert_with_upstream(_llama_cpp(here, engine), directory, file, outtype=outtype, report=report)
         else:
@@ -76,17 +72,6 @@ def convert(
                 directory, file, outtype=outtype, head=head, pre=pre, quantize=quantize, report=report
             )
     return render(output, result, lambda result: _print(result, quiet=output.quiet))
-
-
-def _checkpoint(here: Workspace, source: str, report: Report) -> Path:
-    """The directory, or the checkpoint of a repository on the Hub, fetched into its cache."""
-
-    directory = Path(source)
-    reference = None if directory.exists() or source.startswith((".", "/", "~")) else parse_reference(source)
-    if reference is None:
-        return directory
-    plan = make_plan(replace(reference, convert=recipe.ConvertOptions()), here.hub, report=report)
-    return fetch_checkpoint(plan, here.hub, report=report)
 
 
 def _llama_cpp(here: Workspace, engine: InstalledEngine) -> Path:

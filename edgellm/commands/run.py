@@ -80,6 +80,7 @@ def run(
         str, typer.Option("--prompt", "-p", help="The question, as an option.", callback=options.typed)
     ] = "",
     system: options.System = None,
+    lora: options.Lora = None,
     docs: options.Docs = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
     server: options.Server = AUTO,
@@ -100,6 +101,7 @@ def run(
               edgellm run -m smollm2 -p "What is the capital of France?" --temp 0
               git diff | edgellm run smollm2 "Summarise this change:"
               edgellm run smollm2 "A city in France" --format city.schema.json
+              edgellm run smollm2 --lora dates-lora.gguf "3 March 2024"
               edgellm run smollm2 --docs manuals "How long is the warranty?"
               edgellm run smollm2 --tools calculator "What is 17% of 2,340?"
     """
@@ -111,7 +113,7 @@ def run(
         ask = f'edgellm run {name} "What is the capital of France?"'
         hint = f"edgellm chat {name}, or {ask}" if sys.stdin.isatty() else ask
         raise UsageError("there is no prompt", hint=hint)
-    loading = load_options(load, system)
+    loading = load_options(load, system, lora=lora)
     here = building_workspace(offline=offline, quiet=output.silent)
     if not raw and not is_url(server):
         here.require_chat(model)

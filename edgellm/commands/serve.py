@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +15,7 @@ from edgellm.cache.decision import EMBEDDER as COMPARER
 from edgellm.documents.collection import RERANKER
 from edgellm.documents.index import EMBEDDER
 from edgellm.documents.shelf import Shelf
+from edgellm.engine.adapters import Adapter, parse_adapter
 from edgellm.errors import EdgellmError, ModelNotFound, UsageError
 from edgellm.library import DEFAULT_EMBEDDER, NO_EMBEDDER
 from edgellm.serve.documents.stores import ALL
@@ -35,6 +36,7 @@ from edgellm.ui.options import LoadFlags, QuietOutput
 from edgellm.ui.render import render
 from edgellm.ui.served_tools import served_tools
 from edgellm.units import parse_size, size
+from edgellm.weights.convert.adapter import ready_adapters
 from edgellm.workspace import Workspace
 
 # Models that the greeting lists.
@@ -126,6 +128,7 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    lora: options.Lora = None,
     answer_cache: options.AnswerCaching = False,
     answer_cache_error: options.AnswerError = DEFAULT_ERROR,
     answer_cache_sampled: options.AnswersSampled = False,
@@ -153,6 +156,7 @@ def serve(
     Examples: edgellm serve smollm2
               edgellm serve bitnet-2b minilm --slots 2 --ctx-size 8192
               edgellm serve smollm2 --docs manuals
+              edgellm serve smollm2 --lora dates-lora.gguf:0.5
               edgellm serve smollm2 --tools calculator,web_search,files
               edgellm serve --host 0.0.0.0 --api-key "$(openssl rand -hex 16)"
     """
@@ -192,11 +196,12 @@ def serve(
         raise UsageError("--docs and --no-docs exclude each other", hint="leave one out")
     if ANY in asked.allowed_origins and not asked.api_keys:
         note("--allowed-origin '*' without a key: every web page that you open can use this server")
+    adapters = _adapters(lora or [], models or [], cached=answer_cache)
     engine = here.engine_with_tools
     helpers = _helpers(here, asked) if asked.offers_documents else []
     if (answer_cache or tools) and COMPARER in here.store.names():
         helpers.append(COMPARER)  # which compares questions, with others or with what tools are for
-    served = _served(here, models or [], quiet=output.silent)
+    served = [_adapted(here, model, adapters) for model in _served(here, models or [], quiet=output.silent)]
     names = {model.name for model in served}
     helpers = [name for name in helpers if name not in names]
     if asked.documents is None:  # nobody has asked for them: nothing is pulled, and no list has another model
@@ -285,6 +290,23 @@ def _offered_if_here(here: Workspace, names: list[str], *, quiet: bool) -> list[
         except EdgellmError as error:
             note(f"{name}: {error.what}; documents are found without it: edgellm pull {name}")
     return found
+
+
+def _adapters(lora: list[str], models: list[str], *, cached: bool) -> list[Adapter]:
+    """The adapters that were typed; they need the one model that they belong to."""
+    if lora and len(models) != 1:
+        raise UsageError(
+            "--lora needs one model", why="an adapter belongs to it", hint="edgellm serve MODEL --lora FILE"
+        )
+    if lora and cached:
+        raise UsageError("--lora and --answer-cache do not go together", why="kept answers are the model's own")
+    return [parse_adapter(text) for text in lora]
+
+
+def _adapted(here: Workspace, model: ServedModel, adapters: list[Adapter]) -> ServedModel:
+    if not adapters:
+        return model
+    return replace(model, adapters=ready_adapters(adapters, model.path, here.settings.cache / "adapters"))
 
 
 def _served(here: Workspace, names: list[str], *, quiet: bool) -> list[ServedModel]:

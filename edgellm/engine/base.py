@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from edgellm.engine.adapters import Adapter
 from edgellm.engine.sampling import Sampling
 from edgellm.progress import Report, silent
 
@@ -288,6 +289,13 @@ class Model(Protocol):
 
     def open_ranker(self, *, n_ctx: int, n_threads: int) -> Ranker:
         """Return a ranker for pairs of up to `n_ctx` tokens."""
+
+    def use_adapters(self, adapters: Sequence[Adapter]) -> None:
+        """Load adapters, which contexts that are opened afterwards compute with.
+
+        Raises:
+            UnsupportedModel: the engine rejects one.
+        """
 
     def close(self) -> None:
         """Free the memory; close all contexts first."""

@@ -15,6 +15,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from edgellm.engine.adapters import Adapter
 from edgellm.engine.base import ModelInfo
 from edgellm.engine.sampling import Sampling
 
@@ -285,6 +286,9 @@ class FakeModel:
     ) -> FakeSequences:
         """Return `n_seq` empty sequences."""
         return FakeSequences(self, n_seq, n_ctx, n_batch)
+
+    def use_adapters(self, adapters: Sequence[Adapter]) -> None:
+        """Do nothing: it has no weights."""
 
     def open_embedder(self, *, n_seq: int, n_ctx: int, n_threads: int) -> FakeEmbedder:
         """Return an embedder with vectors of four numbers."""

@@ -16,12 +16,13 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edgellm.engine import end_tokens, kernels
+from edgellm.engine.adapters import Adapter
 from edgellm.engine.base import CONTEXT_PADDING, ModelInfo
 from edgellm.engine.builds.installed import BUILD_COMMAND, InstalledEngine
 from edgellm.engine.grammar.watch import GrammarWatch
@@ -163,6 +164,7 @@ class LlamaModel:
         self._pointer = pointer
         self._vocab = self._c.llama_model_get_vocab(pointer)
         self._grammars = GrammarWatch(engine.installed.directory, path)
+        self._adapters: list[tuple[Any, float]] = []
         self.info = self._describe(path, n_shared)
 
     def _describe(self, path: Path, n_shared: int) -> ModelInfo:
@@ -328,6 +330,16 @@ class LlamaModel:
         pointer = self._pooled_context(n_ctx, n_threads, 1)
         return LlamaRanker(self._c, pointer, 1, n_ctx, self.info.path.name)
 
+    def use_adapters(self, adapters: Sequence[Adapter]) -> None:
+        """Load adapters for contexts that are opened afterwards; see `base.Model`. They live as long as the model."""
+        for adapter in adapters:
+            self._engine.messages.clear()
+            pointer = self._c.llama_adapter_lora_init(self._pointer, os.fsencode(adapter.path))
+            if not pointer:
+                why = self._engine.last_error()
+                raise UnsupportedModel(f"the engine cannot load the adapter {adapter.path.name}", why=why)
+            self._adapters.append((pointer, adapter.scale))
+
     def _pooled_context(self, n_ctx: int, n_threads: int, n_seq: int) -> Any:
         params = self._params(n_ctx, n_ctx, n_threads, n_seq, "F16", "F16")
         params.embeddings = True
@@ -373,6 +385,12 @@ class LlamaModel:
             if "cache type" in why or "lash" in why:
                 raise UnsupportedModel("the model cannot use that cache type", why=why, hint="--kv f16")
             raise DoesNotFit(f"the engine cannot make a context of {n_ctx} tokens", why=why, hint=hint, n_ctx=n_ctx)
+        if n := len(self._adapters):
+            adapters = (self._c.llama_adapter_lora_p_ctypes * n)(*(adapter for adapter, _ in self._adapters))
+            scales = (ctypes.c_float * n)(*(scale for _, scale in self._adapters))
+            if self._c.llama_set_adapters_lora(pointer, adapters, n, scales):
+                self._c.llama_free(pointer)
+                raise EngineError("the engine cannot use the adapters", why=self._engine.last_error())
         return pointer
 
     def close(self) -> None:

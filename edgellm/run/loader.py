@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from edgellm.engine.adapters import Adapter
 from edgellm.engine.base import Context, Embedder, Engine, Model, ModelInfo, Ranker
 from edgellm.errors import DoesNotFit, EdgellmError, UnsupportedModel, UsageError
 from edgellm.machine import memory
@@ -51,7 +52,8 @@ class LoadOptions:
     `force` skips the check whether the model fits. `n_slots` is how many answers are computed at once, each with a
     context of its own. `prompt_cache` is how many bytes of prompts may be kept on disk: 0 for none, None for the
     default. `tuning` is what runs it fastest, which is looked up unless `use_tuning` is false; `n_threads`
-    takes the place of its threads. `draft`: compute drafted tokens too, which changes no answer.
+    takes the place of its threads. `draft`: compute drafted tokens too, which changes no answer. `adapters` change the
+    answers.
     """
 
     n_ctx: int | None = None
@@ -66,6 +68,7 @@ class LoadOptions:
     tuning: Tuning | None = None
     prompt_cache: int | None = 0
     draft: bool = True
+    adapters: tuple[Adapter, ...] = ()
 
     @property
     def tuned(self) -> Tuning | None:
@@ -414,7 +417,14 @@ def load_weights(engine: Engine, path: Path, options: LoadOptions, *, report: Re
         DoesNotFit: too little memory (unless `options.force`).
     """
     plan = plan_weights(path, options)
-    return engine.load(path, report=report), plan
+    model = engine.load(path, report=report)
+    if options.adapters:
+        try:
+            model.use_adapters(options.adapters)
+        except BaseException:
+            model.close()
+            raise
+    return model, plan
 
 
 def plan_weights(path: Path, options: LoadOptions) -> RunPlan:

@@ -131,8 +131,9 @@ def serve(
         on_ready(service)
 
     record = Record.of(
-        settings.servers, options, tuple(model.name for model in catalog), {model.name: model.path for model in catalog}
-    )
+        settings.servers, options, tuple(model.name for model in catalog),
+        {model.name: model.path for model in catalog if not model.adapters},
+    )  # fmt: skip
     n_threads = options.n_threads or usable_cores()
     metrics = Metrics()
     conversations = _conversations(options, settings, engine, metrics)

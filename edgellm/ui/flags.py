@@ -6,10 +6,12 @@ model.answer_stream(prompt, answer_options(sampling, limit, form, here))
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgellm.api import OpenModel
 from edgellm.documents.answers.options import document_options
+from edgellm.engine.adapters import parse_adapter
 from edgellm.run.answer_options import AnswerOptions, check_stops
 from edgellm.run.generation import Limits
 from edgellm.run.loader import LoadOptions
@@ -70,16 +72,19 @@ def prepare_documents(here: Workspace, name: str, *, quiet: bool) -> Documents:
     return documents
 
 
-def load_options(load: LoadFlags, system: str | None, n_slots: int = 1) -> LoadOptions:
-    """How to open a model.
+def load_options(
+    load: LoadFlags, system: str | None, n_slots: int = 1, *, lora: Sequence[str] | None = None
+) -> LoadOptions:
+    """How to open a model; `lora` are its adapters as they were typed.
 
     Raises:
-        UsageError: --max-memory or --prompt-cache is no size.
+        UsageError: --max-memory or --prompt-cache is no size, or an adapter is not there.
     """
     cap = parse_size(load.max_memory, "--max-memory") if load.max_memory else None
     return LoadOptions(
         load.ctx_size, load.threads, load.kv, cap, system, load.force, n_slots, use_tuning=load.tuned,
         prompt_cache=prompt_cache_size(load.prompt_cache), draft=load.drafts,
+        adapters=tuple(map(parse_adapter, lora or ())),
     )  # fmt: skip
 
 

@@ -168,6 +168,15 @@ Draft = Annotated[
     DraftMode,
     typer.Option("--draft", help="Draft tokens from the text so far where that is faster; the answers are the same."),
 ]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="FILE[:SCALE]",
+        help="Answer with this adapter: a GGUF file, or PEFT's directory. Can be repeated. [default: none]",
+        show_default=False,
+    ),
+]
 Port = Annotated[
     int | None,
     typer.Option("--port", min=1, max=65535, help="The server on this port. [default: the running one, or 11435]"),

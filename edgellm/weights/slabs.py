@@ -87,6 +87,31 @@ class Ternary:
 
 
 @dataclass(frozen=True, slots=True)
+class Latent:
+    """Weights as training has them, float32 [rows, columns], and the scale of each row, float32 [rows].
+
+    The model computes with codes, round(clamp(values * inverse, -1, 1)), times the scales.
+    """
+
+    values: Values
+    scales: Values
+    inverse: np.float32
+
+    def take(self, order: RowOrder) -> Latent:
+        """Return the slab with its rows in the given order."""
+        return Latent(self.values[order], self.scales[order], self.inverse)
+
+    @property
+    def ternary(self) -> Ternary:
+        """What the model computes with."""
+        return Ternary(np.clip(np.rint(self.values * self.inverse), -1, 1).astype(np.int8), self.scales)
+
+    def encode(self, target: QuantType) -> Bytes:
+        """Return the bytes of the codes and scales, as `Ternary` does."""
+        return self.ternary.encode(target)
+
+
+@dataclass(frozen=True, slots=True)
 class Grouped:
     """4-bit codes 0..15, uint8 [rows, columns]; weight = scale (code - zero), with scale and zero [rows, groups]."""
 
@@ -119,7 +144,7 @@ class Grouped:
         return weights
 
 
-Slab = Floats | Ternary | Grouped
+Slab = Floats | Ternary | Latent | Grouped
 
 
 def block_magnitudes(values: Values, target: QuantType) -> Values:

@@ -15,6 +15,13 @@ from edgellm.wire.body import Body
 from edgellm.wire.fields import MAX_INT, Count, Stop, Stops, TokenId, empty_is_none, without_nulls
 
 
+class AdapterScale(Body):
+    """How strongly an adapter of the model counts in this answer; those that are not named do not count."""
+
+    id: Annotated[int, no_bool, Field(ge=0, lt=64)]
+    scale: Annotated[float, Field(ge=-1000, le=1000)]
+
+
 class RequestSampling(Body, SamplingFields):
     """What every request for text may say; the options of `engine/sampling.py` are inherited.
 
@@ -34,6 +41,7 @@ class RequestSampling(Body, SamplingFields):
     ignore_eos: bool | None = None
     grammar: Annotated[Annotated[str, Field(max_length=1 << 20)] | None, empty_is_none] = None
     cache_prompt: bool | None = None
+    lora: Annotated[list[AdapterScale], Field(max_length=64)] | None = None
     # Ollama's. A smaller context than the served one is harmless, a larger one is refused.
     num_ctx: Count | None = None
     num_keep: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = None

@@ -106,6 +106,11 @@ def _check(body: Mapping[str, Any], model: ServedModel) -> None:
             message = f"logit_bias: {model.name} has no token {token}, only 0 to {model.outline.n_vocab - 1}"
             raise Problem(400, message, code="bad-field", field="logit_bias")
     check_tokens(body.get("prompt"), model, "prompt")
+    for each in body.get("lora") or ():
+        if each["id"] >= len(model.adapters):
+            known = f"only 0 to {len(model.adapters) - 1}" if model.adapters else "it is served without any"
+            message = f"lora: {model.name} has no adapter {each['id']}; {known}"
+            raise Problem(400, message, code="bad-field", field="lora")
 
 
 def begun_answer(body: Mapping[str, Any]) -> str:

@@ -95,6 +95,7 @@ def obstacles(found: FoundServer, load: LoadOptions, *, docs: bool, raw: bool) -
         f"--kv {load.kv_type} (it has {status['kv_type']})": (load.kv_type or status["kv_type"]).upper()
         != status["kv_type"].upper(),
         "--max-memory": load.max_memory is not None,
+        "--lora": bool(load.adapters),
         "--docs": docs,
         "--raw": raw,
         "EDGELLM_KERNELS": bool(os.environ.get("EDGELLM_KERNELS")),

@@ -54,6 +54,8 @@ class ScoringPool:
             EdgellmError: it cannot be started.
         """
         current().model = model.name
+        if model.adapters:
+            raise Problem(400, f"{model.name} has adapters, with which texts are not scored", code="adapters")
         state = self._states.setdefault(model.name, Scoring())
         if state.in_flight > self._options.max_queue:
             message = f"{state.in_flight} requests to score with {model.name} are waiting already"

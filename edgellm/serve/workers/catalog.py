@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from edgellm.engine.adapters import Adapter
 from edgellm.errors import ModelNotFound
 from edgellm.formats.gguf_file import GGUFFile
 from edgellm.formats.gguf_split import part_paths
@@ -53,7 +54,7 @@ class ServedModel:
     and `has_prelude` says that our prelude gives it tools. `template` is the one without our prelude; `tool_template`
     is another one of the file, for requests with tools. It `answers_plainly` if nothing but the answer comes: no
     thoughts before it, and no marks around it. `recipe` is what it was pulled by, if it was. `rerank_template` is how
-    a reranker wants "{query}" and "{document}".
+    a reranker wants "{query}" and "{document}". `adapters` change its answers, so nothing is kept of it for others.
     """
 
     name: str
@@ -71,6 +72,7 @@ class ServedModel:
     answers_plainly: bool = False
     recipe: Recipe | None = None
     rerank_template: str = ""
+    adapters: tuple[Adapter, ...] = ()
 
     def with_system(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The messages, with the recipe's system message before them if they have none."""

@@ -81,7 +81,7 @@ class Conversations:
     @staticmethod
     def has(model: ServedModel) -> bool:
         """Whether a model has conversations."""
-        return model.kind in (ModelKind.CHAT, ModelKind.COMPLETION)
+        return model.kind in (ModelKind.CHAT, ModelKind.COMPLETION) and not model.adapters
 
     @contextlib.asynccontextmanager
     async def restoring(self, model: ServedModel, plan: RunPlan) -> AsyncIterator[Restore]:

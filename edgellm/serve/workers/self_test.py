@@ -21,7 +21,7 @@ async def self_test(worker: Worker, tests: SelfTests) -> str | None:
         NotFinite: the model computes no numbers.
     """
     model = worker.model
-    if model.kind not in (ModelKind.CHAT, ModelKind.COMPLETION):
+    if model.kind not in (ModelKind.CHAT, ModelKind.COMPLETION) or model.adapters:
         return None
     if known := tests.known(model.path):
         return known.doubt

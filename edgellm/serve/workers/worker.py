@@ -18,10 +18,11 @@ import tempfile
 import time
 from asyncio.subprocess import STDOUT
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from edgellm.engine import end_tokens
+from edgellm.engine.adapters import Adapter
 from edgellm.errors import (
     CorruptFile,
     DoesNotFit,
@@ -250,6 +251,8 @@ def _arguments(model: ServedModel, plan: RunPlan, directory: Path, slots: Path |
         arguments += ["--embeddings"]
     if model.kind is ModelKind.RERANK:
         arguments += ["--reranking"]
+    if model.adapters:
+        arguments += ["--lora-scaled", ",".join(_linked(model.adapters, directory))]
     if slots is not None:
         arguments += ["--slot-save-path", str(slots)]
     if model.chat_template is not None:
@@ -257,3 +260,11 @@ def _arguments(model: ServedModel, plan: RunPlan, directory: Path, slots: Path |
     if added := end_tokens.overrides(model.path):
         arguments += ["--override-kv", ",".join(f"{key}=int:{value}" for key, value in added.items())]
     return arguments
+
+
+def _linked(adapters: Sequence[Adapter], directory: Path) -> Iterator[str]:
+    """Adapters as llama-server's option has them; links stand for paths that may hold its commas and colons."""
+    for number, adapter in enumerate(adapters):
+        link = directory / f"adapter-{number}.gguf"
+        link.symlink_to(adapter.path)
+        yield f"{link}:{adapter.scale}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,11 @@ from edgellm.formats.ternary import BLOCK_CODECS, Bytes, i2_s_tail
 from edgellm.progress import Progress, Report, silent
 from edgellm.weights.convert.checkpoints import read_checkpoint
 from edgellm.weights.convert.checkpoints.plan import ConversionPlan, ConvertedTensor, Role
+from edgellm.weights.convert.checkpoints.source import Source
 from edgellm.weights.convert.conversion import Conversion, describe
 from edgellm.weights.convert.generation import generation_notes
 from edgellm.weights.convert.tokenizers import MetadataValue, name_for_engine, read_vocabulary, tokenizer_metadata
-from edgellm.weights.slabs import FLOAT_TYPES, Floats, Ternary, Values, holds
+from edgellm.weights.slabs import FLOAT_TYPES, Floats, Latent, Ternary, Values, holds
 
 Quantize = Callable[[Values, QuantType], Bytes]
 
@@ -62,24 +64,52 @@ def convert(
     started = time.monotonic()
     report(Progress("reading the checkpoint"))
     source, plan = read_checkpoint(directory)
-    target = _matrix_type(plan, outtype, source.name)
-    head_type = _head_type(plan, target, head, quantize)
-    types = {tensor.name: _type_of(tensor, target, head_type) for tensor in plan.tensors}
-    _check_rows(plan, types, source.name)
+    layout = lay_out(source, plan, outtype=outtype, head=head, pre=pre, quantize=quantize)
+    target, types = layout.target, layout.types
     notes = (*plan.notes(target), *generation_notes(directory))
     output = output or Path(f"{source.name}-{target}.gguf")
     if output.is_dir():
         raise UsageError(f"{output} is a directory", hint=f"-o {output / source.name}-{target}.gguf")
-    vocabulary = read_vocabulary(directory, plan.n_vocab, name=source.name, pre=pre)
-    keys = _metadata(plan, target, name_for_engine(source.name, vocabulary)) | tokenizer_metadata(directory, vocabulary)
     with GGUFWriter(output) as writer:
-        for key, value in keys.items():
+        for key, value in layout.keys.items():
             writer.add(key, value)
         for tensor in plan.tensors:
             writer.declare(tensor.name, tensor.shape[::-1], types[tensor.name])
         _write(writer, plan, types, quantize, report)
     _check_written(output, types)
-    return describe(output, source.name, target.name, head_type.name, time.monotonic() - started, notes)
+    return describe(output, source.name, target.name, layout.head.name, time.monotonic() - started, notes)
+
+
+@dataclass(frozen=True, slots=True)
+class FileLayout:
+    """What the file of a checkpoint will hold: its metadata, and the type of each tensor, of matrices and heads."""
+
+    keys: Mapping[str, MetadataValue]
+    types: Mapping[str, QuantType]
+    target: QuantType
+    head: QuantType
+
+
+def lay_out(
+    source: Source,
+    plan: ConversionPlan,
+    *,
+    outtype: str | None = None,
+    head: str | None = None,
+    pre: str | None = None,
+    quantize: Quantize | None = None,
+) -> FileLayout:
+    """Choose the types and read the tokenizer of a checkpoint; the arguments are those of `convert`.
+
+    Raises UsageError, CorruptFile, UnsupportedModel.
+    """
+    target = _matrix_type(plan, outtype, source.name)
+    head_type = _head_type(plan, target, head, quantize)
+    types = {tensor.name: _type_of(tensor, target, head_type) for tensor in plan.tensors}
+    _check_rows(plan, types, source.name)
+    vocabulary = read_vocabulary(source.directory, plan.n_vocab, name=source.name, pre=pre)
+    keys = _metadata(plan, target, name_for_engine(source.name, vocabulary))
+    return FileLayout(keys | tokenizer_metadata(source.directory, vocabulary), types, target, head_type)
 
 
 def needs_engine(head: str | None) -> bool:
@@ -175,6 +205,8 @@ def _encoded(tensor: ConvertedTensor, target: QuantType, quantize: Quantize | No
     """Yield the bytes of a tensor slab by slab, ending with the scale for I2_S."""
     scale = np.float32(0)
     for slab in tensor.read():
+        if isinstance(slab, Latent):
+            slab = slab.ternary
         if quantize is not None and target.name in _ENGINE_TYPES and isinstance(slab, Floats):
             yield quantize(slab.values, target)
         else:

@@ -14,7 +14,7 @@ from edgellm.formats.ternary import unpack_bitlinear
 from edgellm.weights.convert.checkpoints.plan import Reader, Slabs, slab_rows
 from edgellm.weights.convert.checkpoints.source import Source
 from edgellm.weights.convert.json_file import JsonFile
-from edgellm.weights.slabs import HALF_SCALE_TYPES, Ternary, Values, rounded_scales
+from edgellm.weights.slabs import HALF_SCALE_TYPES, Latent, Ternary, Values, rounded_scales
 
 # These models were trained with one scale per tensor and 8-bit activations per token, which is what I2_S
 # computes. Q4_0 also holds ternary weights exactly; it serves rows that are not whole blocks of the smaller types.
@@ -114,8 +114,7 @@ class Masters:
             scale = self._scale(name, slab_rows(shape))
             inverse = np.float32(1) / scale
             for slab in self._source.slabs(name, n):
-                codes = np.clip(np.rint(slab.values * inverse), -1, 1).astype(np.int8)
-                yield Ternary(codes, np.full(len(codes), scale, np.float32))
+                yield Latent(slab.values, np.full(len(slab.values), scale, np.float32), inverse)
 
         return read
 
@@ -157,9 +156,9 @@ class ScaledRows:
         def read(n: int) -> Slabs:
             start = 0
             for slab in self._source.slabs(name, n):
-                codes = np.rint(np.clip(slab.values, -1, 1)).astype(np.int8)
-                yield Ternary(codes, scales[start : start + len(codes)])
-                start += len(codes)
+                n_rows = len(slab.values)
+                yield Latent(slab.values, scales[start : start + n_rows], np.float32(1))
+                start += n_rows
 
         return read
 

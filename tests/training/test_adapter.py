@@ -1,0 +1,218 @@
+"""Adapters at run time: the engine computes with one what merged weights compute; PEFT's files are converted."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgellm.engine.adapters import Adapter, check_adapter, parse_adapter
+from edgellm.engine.llama import LlamaEngine
+from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel, UsageError
+from edgellm.formats.gguf_writer import GGUFWriter
+from edgellm.formats.quant_types import named_type
+from edgellm.weights.convert.adapter import convert_adapter, ready_adapters
+from edgellm.weights.convert.converter import convert
+from tests.weights import checkpoint_maker as make
+from tests.weights.engine_run import relative_rmse
+from tests.weights.numpy_models import Shape, decode, int8_product, relu2
+
+pytestmark = pytest.mark.engine
+
+Pair = tuple[np.ndarray, np.ndarray]
+TOKENS = [3, 65, 256, 17, 70, 70, 100, 5]
+SHAPE, RANK, ALPHA = Shape(hidden=256, ffn=512, layers=2), 4, 8.0
+PARTS = {
+    "q": ("self_attn.q_proj", "attn_q"), "k": ("self_attn.k_proj", "attn_k"), "v": ("self_attn.v_proj", "attn_v"),
+    "o": ("self_attn.o_proj", "attn_output"), "gate": ("mlp.gate_proj", "ffn_gate"), "up": ("mlp.up_proj", "ffn_up"),
+    "down": ("mlp.down_proj", "ffn_down"),
+}  # fmt: skip
+
+
+def pairs(seed: int = 5) -> dict[str, Pair]:
+    """A product of low rank for each linear layer, by the names of the numpy models."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for i in range(SHAPE.layers):
+        for part, (rows, columns) in make.matrix_shapes(SHAPE).items():
+            down = rng.standard_normal((RANK, columns), np.float32) / np.sqrt(columns)
+            up = rng.standard_normal((rows, RANK), np.float32) * 0.3
+            found[f"{i}.{part}"] = (down.astype(np.float32), up.astype(np.float32))
+    return found
+
+
+def write_peft(directory: Path, products: Mapping[str, Pair], **config: object) -> Path:
+    tensors = {}
+    for name, (down, up) in products.items():
+        layer, _, part = name.partition(".")
+        stem = f"base_model.model.model.layers.{layer}.{PARTS[part][0]}"
+        tensors |= {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
+    directory.mkdir()
+    make.write_safetensors(directory / "adapter_model.safetensors", tensors)
+    settings = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "bias": "none", "use_dora": False, **config}
+    (directory / "adapter_config.json").write_text(json.dumps(settings))
+    return directory
+
+
+def scores(llama: LlamaEngine, path: Path, adapters: tuple[Adapter, ...] = ()) -> np.ndarray:
+    model = llama.load(path)
+    model.use_adapters(adapters)
+    context = model.open_context(n_ctx=64, n_batch=64, n_threads=1, type_k="F32", type_v="F32")
+    found = context.score(TOKENS)
+    context.close()
+    model.close()
+    return found
+
+
+@pytest.mark.parametrize("maker", [make.llama, make.qwen2])
+@pytest.mark.parametrize("scale", [1.0, -0.5])
+def test_an_adapter_of_peft_is_as_exact_as_merged_weights(
+    tmp_path: Path, llama: LlamaEngine, maker: object, scale: float
+) -> None:
+    made = maker(tmp_path / "model", SHAPE)  # type: ignore[operator]
+    base = convert(made.directory, tmp_path / "base.gguf", outtype="F32", head="F32").path
+    products = pairs()
+    peft = write_peft(tmp_path / "peft", products)
+    ready = ready_adapters([Adapter(peft, scale)], base, tmp_path / "cache")
+    merged = dict(made.weights)
+    for name, (down, up) in products.items():
+        merged[name] = merged[name] + np.float32(scale * ALPHA / RANK) * (up @ down)
+    expected = decode(SHAPE, merged, TOKENS)
+    assert relative_rmse(scores(llama, base), expected).min() > 0.1
+    assert relative_rmse(scores(llama, base, ready), expected).max() < 1e-4
+    assert relative_rmse(scores(llama, base), made.logits(TOKENS)).max() < 1e-4
+    again = ready_adapters([Adapter(peft, scale)], base, tmp_path / "cache")
+    assert again == ready and len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_an_adapter_on_a_ternary_base_sees_the_exact_activations(tmp_path: Path, llama: LlamaEngine) -> None:
+    """BitNet's own product rounds activations to 8 bits, the adapter's does not, and the base stays as it is."""
+    made = make.bitnet(tmp_path / "model", SHAPE)
+    base = convert(made.directory, tmp_path / "base.gguf", head="F32").path
+    products = pairs()
+    by_weight = {id(made.weights[name]): pair for name, pair in products.items()}
+
+    def product(w: np.ndarray, x: np.ndarray) -> np.ndarray:
+        down, up = by_weight[id(w)]
+        return int8_product(w, x) + np.float32(ALPHA / RANK) * (x @ down.T @ up.T)
+
+    expected = decode(SHAPE, made.weights, TOKENS, activation=relu2, product=product)
+    before = scores(llama, base)
+    ready = ready_adapters([Adapter(write_peft(tmp_path / "peft", products))], base, tmp_path / "cache")
+    found = scores(llama, base, ready)
+    assert relative_rmse(found, expected)[0] < 1e-3
+    assert relative_rmse(before, expected)[0] > 0.1
+    assert np.array_equal(scores(llama, base), before)
+
+
+@pytest.mark.parametrize("kind", ["TQ2_0", "Q4_0"])
+def test_an_adapter_adds_no_error_to_a_small_base(tmp_path: Path, llama: LlamaEngine, kind: str) -> None:
+    """Bases whose kernels round activations: with an adapter they are no further from the float result than without."""
+    made = make.bonsai(tmp_path / "model", SHAPE)
+    base = convert(made.directory, tmp_path / "base.gguf", outtype=kind, head="F32").path
+    exact = convert(made.directory, tmp_path / "exact.gguf", outtype="F32", head="F32").path
+    ready = ready_adapters([Adapter(write_peft(tmp_path / "peft", pairs()), 0.1)], base, tmp_path / "cache")
+    plain, adapted = scores(llama, exact), scores(llama, exact, ready)
+    without = relative_rmse(scores(llama, base), plain).mean()
+    with_adapter = relative_rmse(scores(llama, base, ready), adapted).mean()
+    assert with_adapter < 2 * without
+    assert relative_rmse(plain, adapted).mean() > 10 * with_adapter
+
+
+def test_use_rslora_divides_by_the_root_of_the_rank(tmp_path: Path) -> None:
+    made = make.llama(tmp_path / "model", SHAPE)
+    base = convert(made.directory, tmp_path / "base.gguf", outtype="F32", head="F32").path
+    from edgellm.formats.gguf_file import GGUFFile
+
+    convert_adapter(write_peft(tmp_path / "peft", pairs(), use_rslora=True), base, tmp_path / "out.gguf")
+    with GGUFFile.open(tmp_path / "out.gguf") as adapter:
+        assert adapter.get_float("adapter.lora.alpha") == ALPHA * 2  # sqrt(4): the engine divides by 4
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"use_dora": True}, "use_dora"), ({"bias": "all"}, "bias"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"alpha_pattern": {"q_proj": 3}}, "alpha_pattern"), ({"peft_type": "IA3"}, "IA3"),
+        ({"use_rslora": True, "rank_pattern": {"q_proj": 3}}, "rank_pattern"),
+    ],
+)  # fmt: skip
+def test_more_than_a_low_rank_product_is_refused(tmp_path: Path, config: dict[str, object], why: str) -> None:
+    base = convert(make.llama(tmp_path / "model", SHAPE).directory, tmp_path / "base.gguf").path
+    with pytest.raises(UnsupportedModel) as caught:
+        ready_adapters([Adapter(write_peft(tmp_path / "peft", pairs(), **config))], base, tmp_path / "cache")
+    assert why in caught.value.why
+    assert not (tmp_path / "cache").exists()
+
+
+def test_strange_tensors_and_missing_files_are_refused(tmp_path: Path) -> None:
+    base = convert(make.llama(tmp_path / "model", SHAPE).directory, tmp_path / "base.gguf").path
+    peft = write_peft(tmp_path / "peft", {"0.q": pairs()["0.q"]})
+    weights = peft / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+    bad = {
+        "unknown": ({"base_model.model.lm_head.lora_A.weight": np.zeros((4, 4), np.float32)}, UnsupportedModel),
+        "not finite": ({name.format("A"): np.full((4, 256), np.nan, np.float32)}, CorruptFile),
+        "rows": ({name.format("B"): np.zeros((7, 4), np.float32)}, CorruptFile),
+        "dtype": ({name.format("A"): np.zeros((4, 256), np.int32)}, CorruptFile),
+        "one of two": ({name.format("A"): np.zeros((4, 256), np.float32)}, UnsupportedModel),
+    }
+    for tensors, kind in bad.values():
+        make.write_safetensors(weights, tensors)
+        with pytest.raises(kind):
+            ready_adapters([Adapter(peft)], base, tmp_path / "cache")
+    weights.write_bytes(whole[:-100])
+    with pytest.raises(EdgellmError):
+        ready_adapters([Adapter(peft)], base, tmp_path / "cache")
+    (peft / "adapter_config.json").unlink()
+    with pytest.raises(ModelNotFound):
+        ready_adapters([Adapter(peft)], base, tmp_path / "cache")
+
+
+def write_adapter(path: Path, tensors: Mapping[str, np.ndarray], **keys: str) -> Path:
+    with GGUFWriter(path) as out:
+        for key, value in {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}.items():
+            out.add(key, keys.get(key.replace(".", "_"), value))
+        out.add("adapter.lora.alpha", 8.0)
+        for name, values in tensors.items():
+            out.declare(name, values.shape[::-1], named_type("F32"))
+        for name, values in tensors.items():
+            out.write(name, values)
+    return path
+
+
+def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
+    base = convert(make.llama(tmp_path / "model", SHAPE).directory, tmp_path / "base.gguf").path
+    a, b = np.zeros((4, 256), np.float32), np.zeros((256, 4), np.float32)
+    good = {"blk.0.attn_q.weight.lora_a": a, "blk.0.attn_q.weight.lora_b": b}
+    check_adapter(write_adapter(tmp_path / "good.gguf", good), base)
+    cases = {
+        "architecture": write_adapter(tmp_path / "1.gguf", good, general_architecture="qwen2"),
+        "no tensor": write_adapter(tmp_path / "2.gguf", {n.replace("blk.0", "blk.9"): v for n, v in good.items()}),
+        "rows of": write_adapter(tmp_path / "3.gguf", good | {"blk.0.attn_q.weight.lora_a": a[:, :128].copy()}),
+        "is no adapter": base,
+    }
+    for words, path in cases.items():
+        with pytest.raises(UsageError) as caught:
+            check_adapter(path, base)
+        assert words in f"{caught.value.what} {caught.value.why}"
+    norm = write_adapter(tmp_path / "5.gguf", good | {"blk.0.attn_norm.weight": np.zeros(256, np.float32)})
+    with pytest.raises(UnsupportedModel, match="cannot be used"):  # the engine would leave it out in silence
+        check_adapter(norm, base)
+
+
+def test_what_is_typed(tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.touch()
+    odd = tmp_path / "b:2"
+    odd.touch()
+    assert parse_adapter(str(path)) == Adapter(path)
+    assert parse_adapter(f"{path}:0.5") == Adapter(path, 0.5)
+    assert parse_adapter(f"{path}:-2e0") == Adapter(path, -2.0)
+    assert parse_adapter(str(odd)) == Adapter(odd)
+    for text in (f"{path}:nan", f"{path}:inf", f"{path}:x", f"{path}:1e9", str(tmp_path / "none"), "none:1"):
+        with pytest.raises(UsageError):
+            parse_adapter(text)
