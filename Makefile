@@ -6,12 +6,13 @@ BIN    := $(VENV)/bin
 PROGRAM := $(abspath $(BIN)/edgellm)
 # Processes that test at once; each may have an engine with two threads.
 TESTERS ?= 2
+SUITE ?= bookworm
 PROMPT ?= What is the capital of France?
 export PROMPT
 
 .DEFAULT_GOAL := help
 .PHONY: help check engine setup run install uninstall chat doctor tools test kernels lint soak wheel wheel-arm64 \
-        wheel-pure sdist clean
+        wheel-pure wheel-check sdist clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +84,9 @@ wheel-arm64: engine $(VENV)/.developer ## The same for 64-bit ARM, with Debian's
 
 wheel-pure: $(VENV)/.developer ## Build the wheel without an engine: sources, patches and recipes, for every platform
 	@$(BIN)/python -m hatchling build --target wheel
+
+wheel-check: $(VENV)/.installed ## Try the wheel in a Debian without a compiler: TREE=DIRECTORY [SUITE=bookworm]; needs root
+	@$(BIN)/python -m tests.packaging.clean_system dist/edgellm-*-manylinux_*_$$(uname -m).whl --suite $(SUITE) --tree "$(TREE)"
 
 sdist: $(VENV)/.developer ## Build the source archive
 	@$(BIN)/python -m hatchling build --target sdist

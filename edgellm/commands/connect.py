@@ -37,7 +37,7 @@ class ClientTarget:
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """The text to enter; `target` is null for `systemd` and `container`, whose text is a file that runs the server."""
+    """The text to enter; `target` is null for files that run the server, such as `systemd` and `container`."""
 
     client: str
     target: ClientTarget | None
@@ -52,7 +52,7 @@ def connect(
     client: Annotated[
         str,
         typer.Argument(
-            help=f"{', '.join(CLIENTS)}; systemd and container print files that run the server.",
+            help=f"{', '.join(CLIENTS)}; {', '.join(FILES)} print files that run the server.",
             autocompletion=_clients,
         ),
     ],

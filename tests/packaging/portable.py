@@ -18,6 +18,7 @@ from edgellm.engine.builds.builder import BUILD_SPACE, OPTIONS, TOOLS
 from edgellm.engine.builds.installed import directory_name
 from edgellm.engine.builds.patches import PatchStack
 from edgellm.engine.builds.source import SourceTree, prepare
+from edgellm.engine.builds.toolchain import require
 from edgellm.engine.builds.variants import Variant, variants
 from edgellm.files import locked, require_space
 from edgellm.machine.cpu import detect
@@ -63,6 +64,7 @@ def _compile(
     tree = SourceTree(work / "src") if (work / "src").is_dir() else sources(settings, stack, report)
     objects = work / f"portable-{machine}-{variant.name}"
     program, log = cmake.locate(settings, report), work / f"{objects.name}.log"
+    require("ninja", "it drives the build of wheels", "ninja-build")
     if not (objects / "build.ninja").exists():
         command = [program, "-S", str(tree.llama_cpp), "-B", str(objects), "-G", "Ninja"]
         cmake.run([*command, *_definitions(machine, variant)], log, f"configuring {variant.name}", report)

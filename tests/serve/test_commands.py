@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from edgellm.machine.identity import identify
 from edgellm.serve.clients import CLIENTS, instructions
@@ -151,9 +153,9 @@ def test_files_that_run_the_server(tmp_path: Path) -> None:
     unit = edgellm("connect", "systemd")
     assert unit.stderr == "" and "KillMode=mixed" in unit.stdout
     container = edgellm("connect", "container")
-    assert "edgellm engine build --tools" in " ".join(container.stdout.split("/opt/edgellm/bin/"))
+    assert "edgellm-*-manylinux_*.whl" in container.stdout and "USER edgellm" in container.stdout
     # They are for people too, who find them from the documentation.
-    for name in ("edgellm.service", "Containerfile"):
+    for name in ("edgellm.service", "Containerfile", "compose-anythingllm.yaml", "compose-open-webui.yaml"):
         assert f"edgellm/serve/examples/{name}" in (ROOT / "docs" / "how-to" / "serve.md").read_text()
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd on this machine: the unit is not verified")
@@ -163,6 +165,21 @@ def test_files_that_run_the_server(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", "--man=no", str(path)], capture_output=True, text=True, check=False
     )
     assert verified.returncode == 0 and path.name not in verified.stderr, verified.stderr
+
+
+@pytest.mark.parametrize("client", ["anythingllm", "open-webui"])
+def test_a_compose_file_sets_what_connect_says(client: str) -> None:
+    services = yaml.safe_load(edgellm("connect", f"compose-{client}").stdout)["services"]
+    server, program = services["edgellm"], services[client]
+    assert server["command"][0] == "serve" and "EDGELLM_API_KEY" in server["environment"]
+    assert program["depends_on"]["edgellm"]["condition"] == "service_healthy"
+    target = Target("http://127.0.0.1:11435", "${MODEL:-bitnet-2b}", 8192, "KEY", "minilm")
+    said = re.findall(r"^  ([A-Z_]+=.*)$", instructions(client, target), re.MULTILINE)
+    assert said
+    for line in said:
+        name, _, value = "".join(shlex.split(line)).partition("=")
+        there = value.replace("host.docker.internal:11435", "edgellm:11435").replace("KEY", "${EDGELLM_API_KEY}")
+        assert program["environment"][name].replace(" ", "") == there.replace(" ", "")
 
 
 @pytest.mark.engine

@@ -37,6 +37,8 @@ CLIENTS: dict[str, Callable[[Target], str]] = {
 FILES: dict[str, Callable[[], str]] = {
     "systemd": partial(read_text, EXAMPLES / "edgellm.service"),
     "container": partial(read_text, EXAMPLES / "Containerfile"),
+    "compose-anythingllm": partial(read_text, EXAMPLES / "compose-anythingllm.yaml"),
+    "compose-open-webui": partial(read_text, EXAMPLES / "compose-open-webui.yaml"),
 }
 
 
