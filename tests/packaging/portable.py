@@ -1,81 +1,98 @@
 """Compiles the portable engine: everything once for the baseline of an architecture, libggml-cpu for each variant.
 
-    built = compile_portable(settings, stack, "x86_64", report)
-    built["avx2"] / "bin" / "libggml-cpu.so.0"
+    trees = compile_portable(settings, stack, "x86_64", report)
+    trees.variants["avx2"] / "bin" / "libggml-cpu.so.0"
 
-The build trees lie beside the native one and share its sources; ccache then has most of the objects already.
+On the architecture of this machine the native build has everything already: of its objects only those of libggml-cpu
+depend on the CPU, which is checked. The build trees lie beside the native one and share its sources.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from edgellm import package_index
 from edgellm.engine.builds import cmake
-from edgellm.engine.builds.builder import BUILD_SPACE, OPTIONS, TOOLS
+from edgellm.engine.builds.builder import OPTIONS, TOOLS, build
 from edgellm.engine.builds.installed import directory_name
 from edgellm.engine.builds.patches import PatchStack
-from edgellm.engine.builds.source import SourceTree, prepare
+from edgellm.engine.builds.source import SourceTree
 from edgellm.engine.builds.toolchain import require
 from edgellm.engine.builds.variants import Variant, variants
-from edgellm.files import locked, require_space
+from edgellm.errors import BuildFailed
 from edgellm.machine.cpu import detect
-from edgellm.progress import Progress, Report
+from edgellm.progress import Report
 from edgellm.settings import Settings
 
 CROSS_PREFIX = {"aarch64": "aarch64-linux-gnu-"}
-# Nobody debugs an installed wheel: symbols that no other library needs are left out.
-STRIP = {"CMAKE_SHARED_LINKER_FLAGS": "-s", "CMAKE_EXE_LINKER_FLAGS": "-s", "CMAKE_MODULE_LINKER_FLAGS": "-s"}
+RULES = "build.ninja"
+# A compiler's option that names a CPU or an instruction set, but -m64 and the like.
+CPU_FLAG = re.compile(r"(?<!\S)-m(?:arch|cpu|tune|avx|sse|fma|f16c|bmi|amx)\S*")
 
 
-def compile_portable(settings: Settings, stack: PatchStack, machine: str, report: Report) -> dict[str, Path]:
-    """Compile for `machine`, and return the build tree of each variant; that of the first has everything else too.
+@dataclass(frozen=True, slots=True)
+class Trees:
+    """Build trees: that of everything but libggml-cpu, and for each variant that of its libggml-cpu."""
+
+    source: SourceTree
+    whole: Path
+    variants: dict[str, Path]
+
+
+def compile_portable(settings: Settings, stack: PatchStack, machine: str, report: Report) -> Trees:
+    """Compile for an architecture what is not compiled yet.
 
     Raises:
-        BuildFailed, NetworkError, DiskFull.
+        BuildFailed, NetworkError, DiskFull, ToolMissing.
     """
-    return {
-        variant.name: _compile(settings, stack, machine, variant, variant is variants(machine)[0], report)
-        for variant in variants(machine)
-    }
+    require("ninja", "it drives the build of wheels", "ninja-build")
+    build(settings, stack, tools=True, report=report)
+    work = settings.builds / directory_name(stack, detect())
+    if not (work / "cmake" / RULES).is_file():  # the engine is there, but the cache was emptied
+        build(settings, stack, clean=True, report=report)
+        build(settings, stack, tools=True, report=report)
+    source = SourceTree(work / "src")
+    is_native = machine == os.uname().machine
+    if is_native:
+        refuse_cpu_flags((work / "cmake" / RULES).read_text(encoding="utf-8"))
+    trees = {}
+    for variant in variants(machine):
+        is_whole = not is_native and not trees
+        targets = ("llama", *TOOLS) if is_whole else ("ggml-cpu",)
+        trees[variant.name] = _compile(settings, work, machine, variant, targets, report)
+    whole = work / "cmake" if is_native else next(iter(trees.values()))
+    return Trees(source, whole, trees)
 
 
-def work_directory(settings: Settings, stack: PatchStack) -> Path:
-    """The directory of the native build, whose sources are the same."""
-    return settings.builds / directory_name(stack, detect())
-
-
-def sources(settings: Settings, stack: PatchStack, report: Report) -> SourceTree:
-    """Fetch, unpack and patch the sources, unless that is done."""
-    require_space(settings.builds, BUILD_SPACE, purpose="building the portable engine")
-    work = work_directory(settings, stack)
-    work.mkdir(parents=True, exist_ok=True)
-    archive = package_index.fetch(stack.upstream.archive, settings.downloads, offline=settings.offline, report=report)
-    with locked(work.with_name(f"{work.name}.lock"), lambda: report(Progress("waiting for another build"))):
-        return prepare(stack, archive, work, report)
+def refuse_cpu_flags(rules: str) -> None:
+    """Raise `BuildFailed` if an object outside of libggml-cpu is compiled for one CPU."""
+    target = ""
+    for line in rules.splitlines():
+        if line.startswith("build "):
+            target = line.split()[1]
+        flag = CPU_FLAG.search(line) if line.startswith("  FLAGS =") else None
+        if flag and "ggml-cpu.dir" not in target:
+            why = f"{target} is compiled with {flag[0]}"
+            raise BuildFailed("the native build is not portable", why=why, hint="unset CFLAGS CXXFLAGS, build again")
 
 
 def _compile(
-    settings: Settings, stack: PatchStack, machine: str, variant: Variant, whole: bool, report: Report
+    settings: Settings, work: Path, machine: str, variant: Variant, targets: tuple[str, ...], report: Report
 ) -> Path:
-    work = work_directory(settings, stack)
-    tree = SourceTree(work / "src") if (work / "src").is_dir() else sources(settings, stack, report)
     objects = work / f"portable-{machine}-{variant.name}"
     program, log = cmake.locate(settings, report), work / f"{objects.name}.log"
-    require("ninja", "it drives the build of wheels", "ninja-build")
-    if not (objects / "build.ninja").exists():
-        command = [program, "-S", str(tree.llama_cpp), "-B", str(objects), "-G", "Ninja"]
+    if not (objects / RULES).exists():
+        command = [program, "-S", str(SourceTree(work / "src").llama_cpp), "-B", str(objects), "-G", "Ninja"]
         cmake.run([*command, *_definitions(machine, variant)], log, f"configuring {variant.name}", report)
-    targets = ("llama", *TOOLS) if whole else ("ggml-cpu",)
-    command = [program, "--build", str(objects), "--target", *targets]
-    cmake.run(command, log, f"building {variant.name}", report)
+    cmake.run([program, "--build", str(objects), "--target", *targets], log, f"building {variant.name}", report)
     return objects
 
 
 def _definitions(machine: str, variant: Variant) -> Iterator[str]:
-    options = OPTIONS | STRIP | {"GGML_NATIVE": "OFF"} | variant.options
+    options = OPTIONS | {"GGML_NATIVE": "OFF"} | variant.options
     if machine != os.uname().machine:
         prefix = CROSS_PREFIX[machine]
         options |= {
@@ -89,6 +106,8 @@ def _definitions(machine: str, variant: Variant) -> Iterator[str]:
 
 
 def shared_libraries(tree: Path) -> list[Path]:
-    """Return the shared libraries of a build tree, under the names by which others load them."""
+    """Return the shared libraries of a build tree but libggml-cpu, under the names by which others load them."""
     found = sorted((tree / "bin").glob("lib*.so*"))
-    return [path for path in found if (".so." in path.name) == path.is_symlink()]
+    return [
+        path for path in found if (".so." in path.name) == path.is_symlink() and not path.name.startswith("libggml-cpu")
+    ]

@@ -34,12 +34,11 @@ from edgellm.models.fit.shape import Shape
 from edgellm.settings import Settings, resource_directory
 from edgellm.ui.progress import progress
 from edgellm.weights.random_model import write_random_model
-from tests.packaging.portable import CROSS_PREFIX, compile_portable, shared_libraries, sources
+from tests.packaging.portable import CROSS_PREFIX, Trees, compile_portable, shared_libraries
 
 ROOT = Path(__file__).parent.parent.parent
 # Small, and of all kinds: ternary matrices, a head in Q6_K, groups of heads.
 TRIAL_SHAPE = Shape("bitnet", 2, 256, 512, 4, 2, 64, 512, 256, True, "I2_S", activation="relu2")
-LICENCES = ("LICENSE", "licenses")
 
 
 def main() -> None:
@@ -52,8 +51,8 @@ def main() -> None:
     with progress() as report, tempfile.TemporaryDirectory() as scratch:
         trees = compile_portable(settings, stack, asked.machine, report)
         staged = Path(scratch, "_engine")
-        assemble(staged, trees, asked.machine, sources(settings, stack, report).llama_cpp)
-        add_bindings(staged, sources(settings, stack, report).bindings, settings, stack)
+        assemble(staged, trees, asked.machine)
+        add_bindings(staged, trees.source.bindings, settings, stack)
         native = require(settings, stack)
         write_model(staged / prebuilt.TRIAL_MODEL, native)
         write_truth(staged, native)
@@ -63,27 +62,33 @@ def main() -> None:
     sys.stdout.write(f"{wheel}: {wheel.stat().st_size / 1e6:.1f} MB\n")
 
 
-def assemble(staged: Path, trees: dict[str, Path], machine: str, llama_cpp: Path) -> None:
-    """Copy libraries, variants, programs and licences out of the build trees."""
+def assemble(staged: Path, trees: Trees, machine: str) -> None:
+    """Copy libraries, variants, programs and licences out of the build trees, without symbols for debuggers."""
     baseline, *better = variants(machine)
     lib, programs = staged / "lib", staged / "bin"
     for directory in (lib, programs):
         directory.mkdir(parents=True)
-    for library in (*shared_libraries(trees[baseline.name]), openmp(machine)):
+    for library in (*shared_libraries(trees.whole), openmp(machine)):
         shutil.copy(library, lib / library.name)
-    for variant in better:
-        shutil.copy(trees[variant.name] / "bin" / prebuilt.CPU_LIBRARY, lib / prebuilt.variant_file(variant.name))
+    files = {baseline.name: prebuilt.CPU_LIBRARY} | {each.name: prebuilt.variant_file(each.name) for each in better}
+    for name, file in files.items():
+        shutil.copy(trees.variants[name] / "bin" / prebuilt.CPU_LIBRARY, lib / file)
     for name in TOOLS:
-        shutil.copy(trees[baseline.name] / "bin" / name, programs / name)
+        shutil.copy(trees.whole / "bin" / name, programs / name)
+    _run([f"{cross_prefix(machine)}strip", "--strip-unneeded", *map(str, (*lib.iterdir(), *programs.iterdir()))])
+    llama_cpp = trees.source.llama_cpp
     shutil.copy(llama_cpp / "LICENSE", staged / "LICENSE.llama.cpp")
-    if (llama_cpp / "licenses").is_dir():
-        shutil.copytree(llama_cpp / "licenses", staged / "licenses")
+    shutil.copytree(llama_cpp / "licenses", staged / "licenses")
+
+
+def cross_prefix(machine: str) -> str:
+    """What the names of the compiler's programs begin with."""
+    return "" if machine == os.uname().machine else CROSS_PREFIX[machine]
 
 
 def openmp(machine: str) -> Path:
     """Return GCC's OpenMP library, which systems without a compiler lack."""
-    prefix = "" if machine == os.uname().machine else CROSS_PREFIX[machine]
-    command = [f"{prefix}gcc", "-print-file-name=libgomp.so.1"]
+    command = [f"{cross_prefix(machine)}gcc", "-print-file-name=libgomp.so.1"]
     return Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
 
 
