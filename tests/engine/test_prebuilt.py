@@ -18,7 +18,7 @@ from edgellm.engine.builds.variants import suitable, variants
 from edgellm.errors import EngineError, EngineMissing
 from edgellm.machine.cpu import detect
 from edgellm.settings import Settings
-from tests.packaging.wheel import write_model, write_truth
+from tests.packaging.wheel import engine_record, write_model, write_truth
 
 pytestmark = [
     pytest.mark.engine,
@@ -29,7 +29,7 @@ BASELINE = variants(platform.machine())[0] if variants(platform.machine()) else 
 
 
 @pytest.fixture(scope="module")
-def template(engine: InstalledEngine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(engine: InstalledEngine, stack: PatchStack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel's directory with the engine of this machine in it, which is all variants at once."""
     directory = tmp_path_factory.mktemp("wheel") / "_engine"
     (directory / "lib").mkdir(parents=True)
@@ -39,9 +39,7 @@ def template(engine: InstalledEngine, tmp_path_factory: pytest.TempPathFactory) 
     shutil.copytree(engine.bindings, directory / "python")
     write_model(directory / prebuilt.TRIAL_MODEL, engine)
     write_truth(directory, engine)
-    record = json.loads((engine.directory / prebuilt.RECORD).read_text())
-    record |= {"machine": platform.machine(), "variants": [each.name for each in variants(platform.machine())]}
-    (directory / prebuilt.RECORD).write_text(json.dumps(record | {"built": "2026-01-01T00:00:00+00:00"}))
+    (directory / prebuilt.RECORD).write_text(json.dumps(engine_record(stack, platform.machine())))
     return directory
 
 

@@ -85,9 +85,10 @@ def unpack(source: Packaged, target: Path, report: Report = silent) -> None:
         try:
             report(Progress("unpacking the engine"))
             _copy(source, staged)
+            record = source.record | {"cpu_model": cpu.model, "cpu_features": list(cpu.features)}
+            _write_record(staged, record)
             variant, why = _choose(source, staged, cpu, report)
-            made_for = {"cpu_model": cpu.model, "cpu_features": list(cpu.features)}
-            _write_record(staged, source.record | made_for | {"variant": variant.name, "choice": why})
+            _write_record(staged, record | {"variant": variant.name, "choice": why})
             _sync(staged)
             _replace(staged, target)
         finally:
@@ -123,7 +124,6 @@ def _choose(source: Packaged, staged: Path, cpu: Cpu, report: Report) -> tuple[V
     for number, variant in enumerate(offered):
         report(Progress(f"trying the engine's {variant.name} variant", number, len(offered)))
         shutil.copy2(source.library(variant), staged / "lib" / CPU_LIBRARY)
-        _write_record(staged, source.record)
         failure = try_variant(staged, variant)
         if not failure:
             best = "the best one for this CPU" if not failures else "; ".join(failures)
