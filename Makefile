@@ -11,8 +11,7 @@ PROMPT ?= What is the capital of France?
 export PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help check engine setup run install uninstall chat doctor tools test kernels lint soak wheel wheel-arm64 \
-        wheel-pure wheel-check sdist clean
+.PHONY: help check engine setup run install uninstall chat doctor tools test kernels lint soak wheel wheel-arm64 wheel-pure wheel-check sdist clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,6 +1,6 @@
 """Writes what a bug report needs as Markdown: versions, machine, checks and settings, without names and keys.
 
-    text = bug_report(checks, ["smollm2"], os.environ)
+    text = bug_report(checks, models=["smollm2", "mine"], recipes=["smollm2"], environ=os.environ)
 
 Home directories, the names of user and machine, addresses, tokens and the values of secret settings are taken out. A
 model is named only if its name is that of a recipe.

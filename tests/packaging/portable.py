@@ -21,7 +21,7 @@ from edgellm.engine.builds.installed import directory_name
 from edgellm.engine.builds.patches import PatchStack
 from edgellm.engine.builds.source import SourceTree
 from edgellm.engine.builds.toolchain import require
-from edgellm.engine.builds.variants import Variant, variants
+from edgellm.engine.builds.variants import CpuVariant, variants
 from edgellm.errors import BuildFailed
 from edgellm.machine.cpu import detect
 from edgellm.progress import Report
@@ -80,7 +80,7 @@ def refuse_cpu_flags(rules: str) -> None:
 
 
 def _compile(
-    settings: Settings, work: Path, machine: str, variant: Variant, targets: tuple[str, ...], report: Report
+    settings: Settings, work: Path, machine: str, variant: CpuVariant, targets: tuple[str, ...], report: Report
 ) -> Path:
     objects = work / f"portable-{machine}-{variant.name}"
     program, log = cmake.locate(settings, report), work / f"{objects.name}.log"
@@ -91,7 +91,7 @@ def _compile(
     return objects
 
 
-def _definitions(machine: str, variant: Variant) -> Iterator[str]:
+def _definitions(machine: str, variant: CpuVariant) -> Iterator[str]:
     options = OPTIONS | {"GGML_NATIVE": "OFF"} | variant.options
     if machine != os.uname().machine:
         prefix = CROSS_PREFIX[machine]

@@ -1,6 +1,7 @@
 """Installs the engine that a wheel carries: chooses the variant for this CPU, tries it, and puts it with the others.
 
-    unpack(packaged(stack), target)      # target / "engine.json" says which variant it is, and why
+    source = packaged(stack, "x86_64")
+    unpack(source, target)               # target / "engine.json" says which variant it is, and why
 
 The wheel holds a whole engine for the baseline of the architecture (`variants`), and beside it one libggml-cpu for each
 better kind of CPU. The best variant that suits this CPU becomes the engine, once a child process has computed with it
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgellm.engine.builds.patches import PatchStack
-from edgellm.engine.builds.variants import Variant, reaches, suitable, variants
+from edgellm.engine.builds.variants import CpuVariant, reaches, suitable, variants
 from edgellm.errors import EngineError
 from edgellm.files import locked, require_space, sync_directory, write_atomically
 from edgellm.machine.child import Child, ChildFailed, how_it_ended, module
@@ -46,7 +47,7 @@ class Packaged:
         """The size on disk, of which an installed engine needs a part."""
         return sum(path.stat().st_size for path in self.directory.rglob("*") if path.is_file())
 
-    def library(self, variant: Variant) -> Path:
+    def library(self, variant: CpuVariant) -> Path:
         """Return the libggml-cpu of a variant; that of the baseline is part of the whole engine."""
         is_baseline = variant == variants(self.record["machine"])[0]
         return self.directory / "lib" / (CPU_LIBRARY if is_baseline else variant_file(variant.name))
@@ -117,7 +118,7 @@ def _copy(source: Packaged, staged: Path) -> None:
         short.symlink_to(library.name)
 
 
-def _choose(source: Packaged, staged: Path, cpu: Cpu, report: Report) -> tuple[Variant, str]:
+def _choose(source: Packaged, staged: Path, cpu: Cpu, report: Report) -> tuple[CpuVariant, str]:
     """Put the best variant that works into the staged engine; return it, and in words why it is this one."""
     failures: list[str] = []
     offered = [variant for variant in suitable(cpu) if source.library(variant).exists()]
@@ -136,7 +137,7 @@ def _choose(source: Packaged, staged: Path, cpu: Cpu, report: Report) -> tuple[V
     )
 
 
-def try_variant(engine: Path, variant: Variant) -> str:
+def try_variant(engine: Path, variant: CpuVariant) -> str:
     """Compute with an engine in a child process; return what is wrong, or ""."""
     environment = {name: value for name, value in os.environ.items() if name != "EDGELLM_KERNELS"}
     files = [str(engine / name) for name in (TRIAL_MODEL, TRIAL_LOGITS)]

@@ -20,7 +20,7 @@ X86_SWITCHES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class CpuVariant:
     """One libggml-cpu.
 
     `needs` are instruction sets as Linux calls them in /proc/cpuinfo. `level` is the least that our kernels must find
@@ -38,10 +38,10 @@ class Variant:
 LEVELS = ("scalar", "avx2", "avx-vnni", "avx512-vnni", "amx", "neon-dotprod", "neon-i8mm")
 
 
-def _x86(name: str, switches: str, needs: str, level: str = "scalar") -> Variant:
+def _x86(name: str, switches: str, needs: str, level: str = "scalar") -> CpuVariant:
     on = switches.split()
     options = {f"GGML_{switch}": "ON" if switch in on else "OFF" for switch in X86_SWITCHES}
-    return Variant(name, frozenset(needs.split()), level, options)
+    return CpuVariant(name, frozenset(needs.split()), level, options)
 
 
 _AVX2 = "SSE42 AVX F16C FMA AVX2 BMI2"
@@ -64,19 +64,19 @@ X86 = (
     ),
 )
 ARM = (
-    Variant("armv8", options={"GGML_CPU_ARM_ARCH": "armv8-a"}),
-    Variant("dotprod", frozenset(), "neon-dotprod", {"GGML_CPU_ARM_ARCH": "armv8.2-a+dotprod"}),
-    Variant("i8mm", frozenset(), "neon-i8mm", {"GGML_CPU_ARM_ARCH": "armv8.2-a+dotprod+i8mm"}),
+    CpuVariant("armv8", options={"GGML_CPU_ARM_ARCH": "armv8-a"}),
+    CpuVariant("dotprod", frozenset(), "neon-dotprod", {"GGML_CPU_ARM_ARCH": "armv8.2-a+dotprod"}),
+    CpuVariant("i8mm", frozenset(), "neon-i8mm", {"GGML_CPU_ARM_ARCH": "armv8.2-a+dotprod+i8mm"}),
 )
 BY_MACHINE = {"x86_64": X86, "aarch64": ARM}
 
 
-def variants(machine: str) -> tuple[Variant, ...]:
+def variants(machine: str) -> tuple[CpuVariant, ...]:
     """Return the variants for an architecture as `platform.machine()` spells it, lowest first; () for unknown ones."""
     return BY_MACHINE.get(machine, ())
 
 
-def suitable(cpu: Cpu) -> list[Variant]:
+def suitable(cpu: Cpu) -> list[CpuVariant]:
     """Return the variants whose instruction sets the system reports for this CPU, best first."""
     found = set(cpu.instruction_sets)
     return [variant for variant in reversed(variants(cpu.machine)) if variant.needs <= found]
