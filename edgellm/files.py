@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,6 +72,11 @@ def write_atomically(path: Path, data: bytes, *, mode: int | None = None) -> Non
 def sync_file(file: IO[bytes]) -> None:
     """Flush a file to the disk."""
     file.flush()
+    if sys.platform == "darwin":
+        # There fsync leaves the data in the cache of the drive; some file systems have nothing better.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(file.fileno(), fcntl.F_FULLFSYNC)
+            return
     os.fsync(file.fileno())
 
 

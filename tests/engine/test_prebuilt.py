@@ -1,6 +1,5 @@
 """The engine of a wheel: the best variant that works on this CPU is installed, whole or not at all."""
 
-import json
 import platform
 import shutil
 from dataclasses import replace
@@ -18,7 +17,7 @@ from edgellm.engine.builds.variants import suitable, variants
 from edgellm.errors import EngineError, EngineMissing
 from edgellm.machine.cpu import detect
 from edgellm.settings import Settings
-from tests.packaging.wheel import engine_record, write_model, write_truth
+from tests.packaging.sample import write_sample
 
 pytestmark = [
     pytest.mark.engine,
@@ -32,14 +31,7 @@ BASELINE = variants(platform.machine())[0] if variants(platform.machine()) else 
 def template(engine: InstalledEngine, stack: PatchStack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel's directory with the engine of this machine in it, which is all variants at once."""
     directory = tmp_path_factory.mktemp("wheel") / "_engine"
-    (directory / "lib").mkdir(parents=True)
-    for library in engine.libraries.glob("lib*.so.*"):
-        if library.is_symlink():
-            shutil.copy(library, directory / "lib" / library.name)
-    shutil.copytree(engine.bindings, directory / "python")
-    write_model(directory / prebuilt.TRIAL_MODEL, engine)
-    write_truth(directory, engine)
-    (directory / prebuilt.RECORD).write_text(json.dumps(engine_record(stack, platform.machine())))
+    write_sample(directory, engine, stack)
     return directory
 
 

@@ -72,7 +72,7 @@ def refuse_cpu_flags(rules: str) -> None:
     target = ""
     for line in rules.splitlines():
         if line.startswith("build "):
-            target = line.split()[1]
+            target = line.split()[1].removesuffix(":")
         flag = CPU_FLAG.search(line) if line.startswith("  FLAGS =") else None
         if flag and "ggml-cpu.dir" not in target:
             why = f"{target} is compiled with {flag[0]}"

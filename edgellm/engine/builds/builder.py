@@ -45,6 +45,8 @@ OPTIONS = {
     "BUILD_SHARED_LIBS": "ON",
     "GGML_NATIVE": "ON",
     "GGML_RPC": "ON",
+    # On macOS it is on by default, and everything would be computed there instead of by our kernels.
+    "GGML_METAL": "OFF",
     "LLAMA_BUILD_TESTS": "OFF",
     "LLAMA_BUILD_EXAMPLES": "OFF",
     "LLAMA_BUILD_APP": "OFF",

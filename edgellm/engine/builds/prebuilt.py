@@ -21,7 +21,7 @@ from typing import Any
 from edgellm.engine.builds.patches import PatchStack
 from edgellm.engine.builds.variants import CpuVariant, reaches, suitable, variants
 from edgellm.errors import EngineError
-from edgellm.files import locked, require_space, sync_directory, write_atomically
+from edgellm.files import locked, require_space, sync_directory, sync_file, write_atomically
 from edgellm.machine.child import Child, ChildFailed, how_it_ended, module
 from edgellm.machine.cpu import Cpu, detect
 from edgellm.progress import Progress, Report, silent
@@ -174,4 +174,4 @@ def _sync(directory: Path) -> None:
     for path in directory.rglob("*"):
         if path.is_file() and not path.is_symlink():
             with path.open("rb") as file:
-                os.fsync(file.fileno())
+                sync_file(file)
