@@ -6,14 +6,15 @@ BIN    := $(VENV)/bin
 PROGRAM := $(abspath $(BIN)/edgellm)
 # Processes that test at once; each may have an engine with two threads.
 TESTERS ?= 2
+SUITE ?= bookworm
 PROMPT ?= What is the capital of France?
 export PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help check engine setup run install uninstall chat doctor tools test kernels lint soak wheel clean
+.PHONY: help check engine setup run install uninstall chat doctor tools test kernels lint soak wheel wheel-arm64 wheel-pure wheel-check sdist clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 check: ## Name what this machine lacks, before anything is downloaded
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not installed; edgellm needs Python 3.10 or newer" >&2; echo "  try: sudo apt-get install python3 python3-venv" >&2; exit 7; }
@@ -75,8 +76,20 @@ lint: $(VENV)/.developer ## Run ruff and mypy
 soak: setup tools $(VENV)/.developer ## Run the long tests: kills, fuzzing, load
 	@$(BIN)/python -m pytest -m soak
 
-wheel: $(VENV)/.developer ## Build the wheel, with recipes, patches and native sources inside
+wheel: engine $(VENV)/.developer ## Build the wheel with the engine inside, for this architecture
+	@$(BIN)/python -m tests.packaging.wheel
+
+wheel-arm64: engine $(VENV)/.developer ## The same for 64-bit ARM, with Debian's g++-aarch64-linux-gnu
+	@$(BIN)/python -m tests.packaging.wheel --machine aarch64
+
+wheel-pure: $(VENV)/.developer ## Build the wheel without an engine: sources, patches and recipes, for every platform
 	@$(BIN)/python -m hatchling build --target wheel
+
+wheel-check: $(VENV)/.installed ## Try the wheel in a Debian without a compiler: TREE=DIRECTORY [SUITE=bookworm]; needs root
+	@$(BIN)/python -m tests.packaging.clean_system dist/edgellm-*-manylinux_*_$$(uname -m).whl --suite $(SUITE) --tree "$(TREE)"
+
+sdist: $(VENV)/.developer ## Build the source archive
+	@$(BIN)/python -m hatchling build --target sdist
 
 clean: ## Remove the environment and build products; engines and models stay
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

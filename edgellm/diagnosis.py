@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from edgellm.config_file import ConfigFile
 from edgellm.engine.builds.builder import BUILD_SPACE
-from edgellm.engine.builds.installed import BUILD_COMMAND, find
+from edgellm.engine.builds.installed import BUILD_COMMAND, find, obtain
 from edgellm.engine.builds.patches import PatchStack
 from edgellm.engine.builds.toolchain import compiler, require
 from edgellm.errors import EdgellmError, NetworkError, ToolMissing
@@ -64,8 +64,9 @@ def diagnose(
     yield _memory()
     yield _disk(settings)
     yield _network(settings, hub)
-    yield from _toolchain()
-    yield _engine(settings, stack)
+    engine = _engine(settings, stack)
+    yield from _toolchain(needed=not engine.ok)
+    yield engine
     for patch in stack.patches:
         yield Check(PATCH, True, f"{patch.name}: {patch.subject} ({patch.reason})")
     yield _config(settings)
@@ -160,24 +161,31 @@ def _network(settings: Settings, hub: Callable[[], Hub]) -> Check:
         return Check("network", False, detail, error.hint or "check HTTPS_PROXY", needed=False)
 
 
-def _toolchain() -> Iterator[Check]:
+def _toolchain(*, needed: bool) -> Iterator[Check]:
+    """What compiles an engine; not `needed` where there is one."""
     try:
         yield Check("compiler", True, compiler())
     except ToolMissing as error:
-        yield Check("compiler", False, f"{error.what} {error.why}".strip(), error.hint)
+        yield Check("compiler", False, f"{error.what} {error.why}".strip(), error.hint, needed=needed)
     for program, purpose in (("git", "it applies the patches"), ("make", "it drives the build")):
         try:
             yield Check(program, True, require(program, purpose, program))
         except ToolMissing as error:
-            yield Check(program, False, error.what, error.hint)
+            yield Check(program, False, error.what, error.hint, needed=needed)
 
 
 def _engine(settings: Settings, stack: PatchStack) -> Check:
-    engine = find(settings, stack)
+    """Whether there is an engine; the one in the wheel is tried on this CPU if that has not been done."""
+    try:
+        engine = obtain(settings, stack)
+    except EdgellmError as error:
+        return Check("engine", False, f"{error.what}: {error.why}", error.hint)
     if engine is None:
         return Check("engine", False, "not built for this CPU and these patches", BUILD_COMMAND)
-    upstream = stack.upstream
-    return Check("engine", True, f"llama.cpp {upstream.commit} with patches {stack.stamp}, built {engine.record.built}")
+    record = engine.record
+    kind = f"; the wheel's {record.variant} variant: {record.choice}" if record.variant else "; compiled for this CPU"
+    detail = f"llama.cpp {stack.upstream.commit} with patches {stack.stamp}, built {record.built}{kind}"
+    return Check("engine", True, detail)
 
 
 def _answers(settings: Settings, stack: PatchStack, store: Store, recipe: Recipe) -> Check:

@@ -25,6 +25,7 @@ OTHERS = {
     "tests/": "mirror the modules; run the real engine",
     ".ci/run": "what CI runs on a clean clone",
     ".github/workflows/ci.yml": "smoke jobs on x86 Linux, ARM Linux and macOS",
+    ".github/workflows/release.yml": "builds, tries and publishes the files of a release when a tag comes",
     ".github/ISSUE_TEMPLATE/": "forms for bugs, models and speed",
     ".github/PULL_REQUEST_TEMPLATE.md": "what a pull request says",
     ".pre-commit-config.yaml": "ruff, mypy and the documents before each commit",

@@ -37,7 +37,7 @@ class ClientTarget:
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """The text to enter; `target` is null for `systemd` and `container`, whose text is a file that runs the server."""
+    """The text to enter; `target` is null for files that run the server, such as `systemd` and `container`."""
 
     client: str
     target: ClientTarget | None

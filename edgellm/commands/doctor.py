@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from edgellm.bug_report import bug_report
 from edgellm.diagnosis import PATCH, Check, diagnose
+from edgellm.errors import UsageError
 from edgellm.exit_codes import ExitCode
-from edgellm.models.recipe import find_recipe
-from edgellm.settings import DEFAULT_MODEL
-from edgellm.ui.console import print_check
+from edgellm.files import write_atomically
+from edgellm.models.recipe import find_recipe, load_recipes
+from edgellm.settings import DEFAULT_MODEL, resource_directory
+from edgellm.ui.console import note, print_check
 from edgellm.ui.options import JsonOutput
 from edgellm.ui.render import render
-from edgellm.workspace import workspace
+from edgellm.workspace import Workspace, workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,10 @@ def _show(check: Check, checks: Sequence[Check], n_patches: int, *, everything: 
 
 def doctor(
     everything: Annotated[bool, typer.Option("--all", help="Also list every patch of the engine.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Also write what a bug report needs, without names and keys."),
+    ] = None,
     *,
     output: JsonOutput,
 ) -> Diagnosis:
@@ -46,6 +55,7 @@ def doctor(
     \b
     Examples: edgellm doctor
               edgellm doctor --all
+              edgellm doctor --report report.md
     """
     here = workspace()
     recipe = find_recipe(DEFAULT_MODEL, here.recipe_directories)
@@ -55,6 +65,19 @@ def doctor(
         if not output.as_json:  # as it comes: some take a while
             _show(check, checks, len(here.stack.patches), everything=everything)
     found = render(output, Diagnosis(all(check.ok or not check.needed for check in checks), checks), lambda _: None)
+    if report is not None:
+        _write_report(here, checks, report)
     if not found.ok:
         raise typer.Exit(ExitCode.FAILED)
     return found
+
+
+def _write_report(here: Workspace, checks: Sequence[Check], path: Path) -> None:
+    recipes = list(load_recipes([resource_directory("recipes")]))
+    text = bug_report(checks, [model.name for model in here.store.all()], recipes, os.environ)
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        why, hint = error.strerror or str(error), "edgellm doctor --report report.md"
+        raise UsageError(f"{path} cannot be written", why=why, hint=hint) from error
+    note(f"{path} is written; names, addresses and keys are taken out, but read it before you share it")

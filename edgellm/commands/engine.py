@@ -66,11 +66,16 @@ def _print_status(found: EngineStatus) -> None:
     fields = [("source", source), ("cpu", f"{found.cpu.model}: {' '.join(found.cpu.features)}")]
     if found.engine:
         record = found.engine.record
+        how = f"out of the wheel: {record.variant}, {record.choice}" if record.variant else "compiled for this CPU"
+        took = "" if record.variant else f" in {duration(record.build_seconds)}"
         fields += [
             ("engine", str(found.engine.directory)),
-            ("built", f"{record.built} in {duration(record.build_seconds)} by {record.compiler}"),
+            ("variant", how),
+            ("built", f"{record.built}{took} by {record.compiler}"),
             ("tools", ", ".join(found.engine.tools) or "none yet; edgellm engine build --tools"),
         ]
+    elif found.packaged:
+        fields.append(("engine", "in the wheel; it is unpacked when it is first needed"))
     else:
         fields.append(("engine", f"not built for this CPU and these patches; {BUILD_COMMAND}"))
     fields += [("patch", f"{patch.name}: {patch.subject} ({patch.reason})") for patch in found.patches]

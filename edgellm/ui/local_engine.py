@@ -1,7 +1,7 @@
 """The workspace of a verb that computes: an engine that is missing is built when it is needed, with a bar.
 
     here = building_workspace(offline=offline, quiet=output.silent)
-    here.engine()                # built first if need be: minutes, once
+    here.engine()                # unpacked or built first if need be: seconds or minutes, once
     here.engine_with_tools       # the same with llama-server beside it
 
 Without a terminal it is built as well: a script that has to fail first helps nobody, the sources are pinned by their
@@ -28,9 +28,10 @@ def building_workspace(*, offline: bool, quiet: bool) -> Workspace:
     """The user's workspace, which builds what is missing; nothing is said of it with `quiet`."""
 
     def provide(here: Workspace, tools: bool) -> InstalledEngine:
-        from edgellm.engine.builds.installed import find, require
+        from edgellm.engine.builds.installed import obtain, require
 
-        found = find(here.settings, here.stack)
+        with progress(quiet=quiet) as report:
+            found = obtain(here.settings, here.stack, report)
         if found is not None and not tools:
             return found
         from edgellm.engine.builds.builder import build, has_tools

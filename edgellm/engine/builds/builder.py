@@ -20,7 +20,7 @@ from pathlib import Path
 
 from edgellm import package_index
 from edgellm.engine.builds import cmake
-from edgellm.engine.builds.installed import EngineRecord, InstalledEngine, directory_name, find, library_path
+from edgellm.engine.builds.installed import EngineRecord, InstalledEngine, directory_name, find_native, library_path
 from edgellm.engine.builds.patches import PatchStack
 from edgellm.engine.builds.source import SourceTree, prepare
 from edgellm.engine.builds.toolchain import compiler, require
@@ -74,7 +74,7 @@ def build(
     Raises:
         ToolMissing, NetworkError, ChecksumMismatch, PatchFailed, BuildFailed, DiskFull.
     """
-    installed = find(settings, stack)
+    installed = find_native(settings, stack)
     if installed is not None and not clean and (not tools or has_tools(installed)):
         return installed
     require("git", "it applies the patches", "git")
@@ -83,7 +83,7 @@ def build(
         if clean:
             shutil.rmtree(work, ignore_errors=True)
         builder = _Builder(settings, stack, detect(), work, compiler(), lock, report)
-        installed = find(settings, stack)
+        installed = find_native(settings, stack)
         if installed is None or clean:
             installed = builder.libraries()
         if tools and not has_tools(installed):

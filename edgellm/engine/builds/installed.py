@@ -5,6 +5,7 @@
 
 An engine's directory is named after the upstream version, the patch stamp and the CPU. A single rename creates
 it, so it is always complete. Engines coexist, so an upgrade never touches a library that a process has loaded.
+One that was compiled on this machine is preferred; else the one that a wheel carries is unpacked (`prebuilt`).
 """
 
 from __future__ import annotations
@@ -14,20 +15,26 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from edgellm.engine.builds import prebuilt
 from edgellm.engine.builds.patches import PatchStack
 from edgellm.errors import EngineMissing
 from edgellm.files import write_atomically
 from edgellm.machine.cpu import Cpu, detect
+from edgellm.progress import Report, silent
 from edgellm.settings import Settings
 
-RECORD = "engine.json"
+RECORD = prebuilt.RECORD
 LIBRARY_SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 BUILD_COMMAND = "edgellm engine build"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineRecord:
-    """The contents of engine.json: where the engine came from, and what it was built for."""
+    """The contents of engine.json: where the engine came from, and what it was built for.
+
+    `variant` is empty for an engine that was compiled on this machine; for one out of a wheel it names the variant, and
+    `choice` says why it is this one.
+    """
 
     version: str
     stamp: str
@@ -38,6 +45,8 @@ class EngineRecord:
     built: str
     build_seconds: float
     patches: dict[str, str] = field(default_factory=dict)
+    variant: str = ""
+    choice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +92,38 @@ def directory_name(stack: PatchStack, cpu: Cpu) -> str:
 
 
 def find(settings: Settings, stack: PatchStack, cpu: Cpu | None = None) -> InstalledEngine | None:
-    """Return the engine for this patch stack and this CPU, or None."""
+    """Return the engine for this patch stack and this CPU, or None; reads the disk, but changes nothing."""
+    return find_native(settings, stack, cpu) or load(_unpacked(settings, stack, cpu or detect()))
+
+
+def find_native(settings: Settings, stack: PatchStack, cpu: Cpu | None = None) -> InstalledEngine | None:
+    """Return the engine that was compiled for this CPU, or None."""
     return load(settings.engines / directory_name(stack, cpu or detect()))
+
+
+def obtain(
+    settings: Settings, stack: PatchStack, report: Report = silent, packages: Path = prebuilt.PACKAGED
+) -> InstalledEngine | None:
+    """Return the engine for this patch stack and this CPU, unpacking the one in the wheel if need be, or None.
+
+    Args:
+        packages: the directory where a wheel has its engine.
+
+    Raises:
+        EngineError: the one in the wheel does not work on this CPU.
+        DiskFull: there is no room for it.
+    """
+    cpu = detect()
+    native = find_native(settings, stack, cpu)
+    source = prebuilt.packaged(stack, cpu.machine, packages) if native is None else None
+    target = _unpacked(settings, stack, cpu)
+    if source is not None and not prebuilt.is_current(source, target):
+        prebuilt.unpack(source, target, report)
+    return native or load(target)
+
+
+def _unpacked(settings: Settings, stack: PatchStack, cpu: Cpu) -> Path:
+    return settings.engines / f"{directory_name(stack, cpu)}-wheel"
 
 
 def find_all(settings: Settings) -> list[InstalledEngine]:
@@ -94,8 +133,8 @@ def find_all(settings: Settings) -> list[InstalledEngine]:
 
 
 def require(settings: Settings, stack: PatchStack) -> InstalledEngine:
-    """Return the engine for this patch stack and this CPU; raise `EngineMissing` when there is none."""
-    engine = find(settings, stack)
+    """Return what `obtain` does; raise `EngineMissing` when there is none."""
+    engine = obtain(settings, stack)
     if engine is not None:
         return engine
     others = [other.record for other in find_all(settings)]

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 
 from edgellm.engine.builds.installed import InstalledEngine, find, find_all
 from edgellm.engine.builds.patches import Patch, PatchStack, UpstreamPin
+from edgellm.engine.builds.prebuilt import packaged
 from edgellm.machine.cpu import Cpu, detect
 from edgellm.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """`engine` fits this edgellm and this CPU; `others` are the directories of engines that do not."""
+    """`engine` fits this edgellm and this CPU; `others` are the directories of engines that do not.
+
+    `packaged` says whether this edgellm came with an engine, which is unpacked when it is first needed.
+    """
 
     upstream: UpstreamPin
     stamp: str
@@ -23,6 +27,7 @@ class EngineStatus:
     cpu: Cpu
     engine: InstalledEngine | None
     others: tuple[str, ...]
+    packaged: bool
 
     @property
     def built(self) -> bool:
@@ -35,4 +40,5 @@ def status(settings: Settings, stack: PatchStack) -> EngineStatus:
     cpu = detect()
     engine = find(settings, stack, cpu)
     others = tuple(other.directory.name for other in find_all(settings) if engine is None or other != engine)
-    return EngineStatus(stack.upstream, stack.stamp, stack.patches, cpu, engine, others)
+    is_packaged = packaged(stack, cpu.machine) is not None
+    return EngineStatus(stack.upstream, stack.stamp, stack.patches, cpu, engine, others, is_packaged)

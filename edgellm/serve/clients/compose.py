@@ -13,8 +13,8 @@ from edgellm.serve.clients.apps import anythingllm_environment, open_webui_envir
 from edgellm.serve.clients.environment import EMBEDDER, Target
 
 URL = "http://edgellm:11435"
-# The shell's variables with these names; without a key compose says so and starts nothing.
-MODEL, KEY = "${MODEL:-qwen-7b-chat}", "${EDGELLM_API_KEY:?set it to a long random text}"
+# Variables of .env or the shell; without a key compose says so and starts nothing.
+MODEL, KEY = "${MODEL:-qwen-7b-chat}", "${EDGELLM_API_KEY:?write EDGELLM_API_KEY=... into .env}"
 TARGET = Target(URL, MODEL, 8192, KEY, EMBEDDER, is_local=False)
 
 
@@ -52,11 +52,12 @@ def _compose(app: _App, environment: Mapping[str, str]) -> str:
     # JSON strings are YAML strings; "$" begins a variable only in the model and the key.
     variables = "\n".join(f"      {name}: {json.dumps(value)}" for name, value in environment.items())
     return f"""# edgellm and {app.title}, in containers that only this machine can reach. In a checkout of edgellm:
-#   make wheel && edgellm connect container > Containerfile
-#   edgellm connect compose-{app.name} > compose.yaml
-#   export EDGELLM_API_KEY="$(openssl rand -hex 16)"   # keep it: the programs store it
-#   MODEL=qwen-7b-chat docker compose up -d            # the model is pulled first
-# Then open http://127.0.0.1:{app.port}.
+#   make wheel
+#   edgellm connect container > dist/Containerfile
+#   edgellm connect compose-{app.name} > dist/compose.yaml
+#   echo "EDGELLM_API_KEY=$(openssl rand -hex 16)" > dist/.env
+#   docker compose --project-directory dist up -d
+# The model is pulled first; then open http://127.0.0.1:{app.port}. MODEL=NAME in .env takes another model.
 
 services:
   edgellm:
@@ -67,7 +68,7 @@ services:
       EDGELLM_API_KEY: {json.dumps(KEY)}
       EDGELLM_ALLOWED_HOST: edgellm
       EDGELLM_CTX_SIZE: "{TARGET.n_ctx}"
-    volumes: [models:/models]
+    volumes: [edgellm:/data]
     depends_on:
       pull: {{condition: service_completed_successfully}}
     restart: unless-stopped
@@ -79,7 +80,7 @@ services:
     entrypoint: [sh, -ec, 'edgellm pull "$$0"; edgellm pull {EMBEDDER}', "{MODEL}"]
     command: []
     environment: *settings
-    volumes: [models:/models]
+    volumes: [edgellm:/data]
 
   {app.name}:
     image: {app.image}
@@ -92,6 +93,6 @@ services:
     restart: unless-stopped
 
 volumes:
-  models:
+  edgellm:
   {app.name}:
 """
