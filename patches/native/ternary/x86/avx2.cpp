@@ -27,8 +27,8 @@ struct accumulators {
     void add(__m256i codes_a, __m256i codes_b, const int8_t * q) {
         before.add(codes_a, codes_b, q);
         const __m256i four = four_256(q + 4*(N - 1));
-        short_a = _mm256_add_epi16(short_a, _mm256_maddubs_epi16(codes_a, four));
-        short_b = _mm256_add_epi16(short_b, _mm256_maddubs_epi16(codes_b, four));
+        add_pairs_256(short_a, codes_a, four);
+        add_pairs_256(short_b, codes_b, four);
     }
     void widen() {
         before.widen();
@@ -83,8 +83,8 @@ struct group_isa_many : group_isa_256 {
     template <int BITS, int STEP, int TOKENS>
     static void add(sums & s, const codes & c, const int8_t * q, int token) {
         const __m256i four = four_256(q + (STEP*TOKENS + token)*4);
-        s.lo = _mm256_add_epi16(s.lo, _mm256_maddubs_epi16(c.lo, four));
-        s.hi = _mm256_add_epi16(s.hi, _mm256_maddubs_epi16(c.hi, four));
+        add_pairs_256(s.lo, c.lo, four);
+        add_pairs_256(s.hi, c.hi, four);
     }
     static void add_sums(floats & total, const sums & s, const float * factor, int64_t) {
         const __m256i ones = _mm256_set1_epi16(1);
