@@ -1,4 +1,4 @@
-// Products of matrices whose rows have a scale for each group of columns, with one, two or four bits a weight.
+// Products of matrices whose rows have a scale for each group of columns, with one, two, four or eight bits a weight.
 // Included like finish.h.
 //
 //     part = (sum_0 - z sum_q_0)/s_0 + (sum_1 - z sum_q_1)/s_1 + ...    over the segments of a group, z the code of 0
@@ -76,8 +76,9 @@ struct group_totals<Isa, TOKENS, 0> {
     void store(float (*)[PANEL_ROWS]) const {}
 };
 
+// Inline always: in a function of its own, all sums would be in memory.
 template <class Isa, int BITS, int STEP, int END, typename Totals, typename Segment>
-inline void add_steps(Totals & all, const Segment & segment, const int8_t * q) {
+__attribute__((always_inline)) inline void add_steps(Totals & all, const Segment & segment, const int8_t * q) {
     if constexpr (STEP < END) {
         all.template add<BITS, STEP>(Isa::template field<BITS, STEP>(segment), q);
         add_steps<Isa, BITS, STEP + 1, END>(all, segment, q);
@@ -142,7 +143,7 @@ struct groups {
         static void multiply(const matrix & w, const activations & a, int64_t panel, int64_t, const int8_t * q,
                              int64_t token, float * y, int64_t y_stride) {
             const int64_t n_segments = w.packed.group_columns/GROUP_SEGMENT_COLUMNS;
-            if (BITS == 4 && n_segments == 1) {  // Q4_0: results of a group need no place of their own
+            if (BITS >= 4 && n_segments == 1) {  // results of a group need no place of their own
                 multiply_group_tile<Isa<N>, BITS, N>(w, a, panel, q, token, one_segment(), y, y_stride);
             } else {
                 multiply_group_tile<Isa<N>, BITS, N>(w, a, panel, q, token, n_segments, y, y_stride);
