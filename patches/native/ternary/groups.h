@@ -76,9 +76,13 @@ struct group_totals<Isa, TOKENS, 0> {
     void store(float (*)[PANEL_ROWS]) const {}
 };
 
-// Inline always: in a function of its own, all sums would be in memory.
+// A level whose compiler would make a function of it, with all sums in memory, forbids that.
+#ifndef EDGELLM_INLINE_STEPS
+#    define EDGELLM_INLINE_STEPS inline
+#endif
+
 template <class Isa, int BITS, int STEP, int END, typename Totals, typename Segment>
-__attribute__((always_inline)) inline void add_steps(Totals & all, const Segment & segment, const int8_t * q) {
+EDGELLM_INLINE_STEPS void add_steps(Totals & all, const Segment & segment, const int8_t * q) {
     if constexpr (STEP < END) {
         all.template add<BITS, STEP>(Isa::template field<BITS, STEP>(segment), q);
         add_steps<Isa, BITS, STEP + 1, END>(all, segment, q);

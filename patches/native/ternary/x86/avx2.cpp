@@ -3,6 +3,8 @@
 // Bounds: a code is at most 3 and |q| at most 128, so a pair is at most 768 in magnitude; a lane takes four pairs a
 // block, and eight blocks make 24576 < 32768 before the lanes are widened to int32.
 
+#define EDGELLM_INLINE_STEPS __attribute__((always_inline)) inline
+
 #include "groups_256.h"
 
 namespace edgellm::ternary {
