@@ -1,7 +1,7 @@
 """Predicts where a weight matrix is after loading: in the mapped file, or in a copy repacked for the kernels.
 
     copied_nbytes("Q4_K", (3072, 9216), kernels(detect()))  ->  16367616
-    copied_nbytes("Q4_1", (3072, 9216), kernels(detect()))  ->  None: it is used in place
+    copied_nbytes("Q5_1", (3072, 9216), kernels(detect()))  ->  None: it is used in place
 
 The rules follow the engine's extra buffer types, in the engine's order (ours, ggml-cpu/amx/amx.cpp,
 `ggml_repack_get_optimal_repack_type` in ggml-cpu/repack.cpp). A copied matrix counts once, because the engine
@@ -24,7 +24,11 @@ _BY_ROW = frozenset({"I2_S", "TQ1_0", "TQ2_0"})
 _BY_GROUP = {"TQ1_0": (2, 256), "TQ2_0": (2, 256), "Q2_0": (2, 64), "Q2_0_G128": (2, 128), "Q1_0": (1, 128)}
 TERNARY = _BY_ROW | _BY_GROUP.keys()
 # Where the CPU has AVX2: bytes of a row in memory for so many columns.
-_BY_BLOCK = {"Q4_0": (18, 32), "Q4_K": (148, 256), "Q5_K": (180, 256), "Q6_K": (212, 256)}
+_BY_BLOCK = {
+    "Q4_0": (18, 32), "Q4_1": (20, 32), "Q8_0": (34, 32), "Q4_K": (148, 256), "Q5_K": (180, 256), "Q6_K": (212, 256),
+}  # fmt: skip
+# An embedding of these types that is also the head is not copied.
+_HEADS_IN_PLACE = frozenset({"Q6_K", "Q8_0"})
 _PANEL_ROWS = 16
 _COLUMN_MULTIPLE = 64
 
@@ -70,13 +74,13 @@ def is_packable(shape: Sequence[int]) -> bool:
 def copied_nbytes(kind: str, shape: Sequence[int], use: Kernels, *, gathered: bool = False) -> int | None:
     """Return the size in bytes of a matrix's copy (ne order), or None when it is used in place.
 
-    `gathered` is for an embedding that is also the head: in Q6_K our kernels do not copy it.
+    `gathered` is for an embedding that is also the head: in Q6_K and Q8_0 our kernels do not copy it.
     """
     columns, rows = shape[0], shape[1] if len(shape) > 1 else 1
     if len(shape) not in (2, 3) or rows == 1:
         return None
     by_block = kind in _BY_BLOCK and columns % _COLUMN_MULTIPLE == 0 and use not in (Kernels.NEON, Kernels.PLAIN)
-    by_block = by_block and not (gathered and kind == "Q6_K")
+    by_block = by_block and not (gathered and kind in _HEADS_IN_PLACE)
     if (kind in TERNARY or by_block) and is_packable(shape):
         experts = shape[2] if len(shape) == 3 else 1
         padded = -(-rows // _PANEL_ROWS) * _PANEL_ROWS * experts

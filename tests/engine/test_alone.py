@@ -25,8 +25,8 @@ pytestmark = pytest.mark.engine
 TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q2_K", "Q4_K", "Q5_K", "Q6_K", "TQ2_0"]
 COMPANY = [2, 3, 4, 7, 8, 15, 16]
 MORE_COMPANY = [*COMPANY, 17, 33, 63, 64, 65, 100]
-# Types whose own products are exact in any company: packed, and at AVX-512 VNNI where they lie (Q4_1 is never packed).
-PACKED = ["TQ2_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K"]
+# Types whose own products are exact in any company: packed, and at AVX-512 VNNI where they lie.
+PACKED = ["TQ2_0", "Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
 IN_PLACE = ["Q4_0", "Q4_1", "Q8_0", "Q6_K"]
 LEVELS = ["", "avx2", "stock"]
 LENGTHS = [40, 250, 505, 1000]

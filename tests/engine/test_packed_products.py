@@ -1,4 +1,4 @@
-"""Products of packed weights of four to six bits, as upstream quantizes them: errors, company, levels, experts."""
+"""Products of packed weights of four to eight bits, as upstream quantizes them: errors, company, levels, experts."""
 
 import os
 import subprocess
@@ -20,7 +20,9 @@ pytestmark = [
     pytest.mark.engine,
     pytest.mark.skipif("avx2" not in detect().instruction_sets, reason="these are packed on x86 with AVX2 only"),
 ]
-TYPES = ["Q4_0", "Q4_K", "Q5_K", "Q6_K"]
+TYPES = ["Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
+# The high bytes of the fp16 numbers of a block.
+HALFS = {"Q4_0": [1], "Q4_1": [1, 3], "Q8_0": [1], "Q4_K": [1, 3], "Q5_K": [1, 3], "Q6_K": [209]}
 LEVELS = ["scalar", "avx2", "avx-vnni", "avx512-vnni", "amx"]
 
 
@@ -120,10 +122,10 @@ def write_products(libraries: Path) -> None:
     """Print the level in use, then products of random blocks, whose scales are small numbers."""
     ggml, rng = Ggml(libraries), np.random.default_rng(5)
     sys.stdout.buffer.write(ggml.edgellm_kernels() + b"\n")
-    for name, at in (("Q4_0", [1]), ("Q4_K", [1, 3]), ("Q5_K", [1, 3]), ("Q6_K", [209])):
-        kind = named_type(name)
+    for name in TYPES:
+        kind, at = named_type(name), HALFS[name]
         for rows, tokens in ((40, 1), (33, 19)):
             blocks = rng.integers(0, 256, (rows * 768 // kind.block_size, kind.block_bytes), np.uint8)
-            blocks[:, at] = 0x2C  # the high bytes of fp16
+            blocks[:, at] = 0x2C
             y = ggml.repacked_product(kind.id, blocks.tobytes(), (768, rows), activations(tokens, 768), n_threads=2)
             sys.stdout.buffer.write(y.tobytes())

@@ -87,16 +87,21 @@ namespace {
 
 using namespace edgellm;
 
-// Built for models (CMakeLists.txt), AMX runs on tiles in plain C++, and AVX-VNNI in AVX-512's encoding.
-#if defined(EDGELLM_MODELS)
+// Built for models (CMakeLists.txt), AMX runs on tiles in plain C++, and AVX-VNNI in AVX-512's encoding, or both and
+// AVX-512 VNNI on vectors in plain C++: those of `ternary`.
+#if defined(EDGELLM_MODEL_AVX512)
+constexpr unsigned MODELLED = cpu::AVX_VNNI | cpu::AVX512_VNNI | cpu::AMX;
+constexpr unsigned BASE     = cpu::AVX2;
+#elif defined(EDGELLM_MODELS)
+constexpr unsigned BASE     = cpu::AVX512_VNNI;
 constexpr unsigned MODELLED = cpu::AVX_VNNI | cpu::AMX;
 #else
-constexpr unsigned MODELLED = 0;
+constexpr unsigned MODELLED = 0, BASE = 0;
 #endif
 
 unsigned levels_here() {
     const unsigned real = cpu::supported() & ~MODELLED;
-    return real & cpu::AVX512_VNNI ? real | MODELLED : real;
+    return real & BASE ? real | MODELLED : real;
 }
 
 std::string name_of(cpu::level l) {
@@ -112,10 +117,11 @@ int run(bool bench) {
         return 1;
     }
     for (const auto product : { attention, few, i2_s, ternary }) {
+        const unsigned levels = product == ternary ? levels_here() : levels_here() & ~MODELLED;
         for (const cpu::level l : cpu::LEVELS) {
-            if (levels_here() & l) {
+            if (levels & l) {
                 r.level(name_of(l));
-                product(r, levels_here() & (2*l - 1));
+                product(r, levels & (2*l - 1));
             }
         }
     }

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from edgellm.engine.builds import cmake
 from edgellm.files import locked
+from edgellm.machine.cpu import detect
 from edgellm.progress import silent
 from edgellm.settings import Settings
 
@@ -41,11 +42,12 @@ class Variant:
 
 def variants() -> list[Variant]:
     """All ways, also those that this machine has no tools for."""
+    model_avx512 = () if "avx512_vnni" in detect().instruction_sets else ("-DEDGELLM_MODEL_AVX512=ON",)
     found = [
         Variant("cpu", "this CPU, compiled as the engine is"),
         Variant(
-            "models", "AMX and AVX-VNNI on models, all of it with sanitizers",
-            ("-DEDGELLM_MODELS=ON", "-DEDGELLM_SANITIZE=ON"),
+            "models", "AMX, AVX-VNNI and, where it is missing, AVX-512 VNNI on models, all of it with sanitizers",
+            ("-DEDGELLM_MODELS=ON", "-DEDGELLM_SANITIZE=ON", *model_avx512),
         ),
     ]  # fmt: skip
     return found if ARM else [*found, _emulated_arm()]

@@ -133,6 +133,8 @@ void check_experts(report & r, const kernel_set & set) {
     experts_case({ 5, 32, 256, 7, 2, 2, GROUP, 3 }, { 1, 128 }, routing::RANDOM).check(r, set);
     if (set.nibbles.multiply != nullptr) {
         experts_case({ 5, 32, 256, 7, 2, 2, GROUP, 3 }, { 4, 32 }, routing::RANDOM).check(r, set);
+        experts_case({ 5, 32, 256, 7, 2, 2, GROUP, 3 }, { 4, 32, false, true }, routing::RANDOM).check(r, set);
+        experts_case({ 5, 32, 256, 7, 2, 1, GROUP, 2 }, { 8, 32 }, routing::RANDOM).check(r, set);
         experts_case({ 5, 32, 512, 7, 2, 2, 256, 3 }, { 4, 256, true }, routing::RANDOM).check(r, set);
         experts_case({ 5, 32, 256, 20, 3, 1, 256, 2 }, { 5, 256, true }, routing::ALL_THE_SAME).check(r, set);
         experts_case({ 5, 32, 256, 20, 3, 1, 256, 2 }, { 6, 256, true }, routing::RANDOM).check(r, set);

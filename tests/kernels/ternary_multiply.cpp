@@ -16,15 +16,16 @@ using namespace edgellm::ternary;
 
 constexpr int RANDOM = 999;  // instead of one value everywhere
 
-constexpr format FORMATS[] = { ROW_SCALES, { 2, 64 }, { 2, 128 }, { 2, 256 }, { 1, 128 }, { 1, 64 }, { 4, 32 }, { 4, 64 } };
+constexpr format FORMATS[] = { ROW_SCALES, { 2, 64 }, { 2, 128 }, { 2, 256 }, { 1, 128 }, { 1, 64 }, { 4, 32 }, { 4, 64 },
+                                 { 4, 32, false, true }, { 8, 32 }, { 8, 64 } };
 
-// A product: codes 0 .. 2 (3 in some Q2_0 files), 0 and 2, or 0 .. 15, and activations; one value everywhere or at random.
+// A product: codes 0 .. 2 (3 in some Q2_0 files), 0 and 2, 0 .. 15, or 0 .. 255, and activations; one value everywhere or at random.
 struct product {
     format  packed;
     int64_t n_rows, n_columns, n_tokens, n_segments;
     int     code, activation;
     buffer<uint8_t>  codes, panels;
-    buffer<uint16_t> halves;  // [row][group]
+    buffer<uint16_t> halves;  // [row][group], or [row][group][scale, minimum]
     buffer<float>    scales, factors;
     buffer<int8_t>   q;
     buffer<int32_t>  offsets;
@@ -32,11 +33,12 @@ struct product {
     product(const format & packed, int64_t rows, int64_t columns, int64_t tokens, int64_t segment, int code = RANDOM,
             int activation = RANDOM)
         : packed(packed), n_rows(rows), n_columns(columns), n_tokens(tokens), n_segments(columns/segment), code(code),
-          activation(activation), codes(rows*columns), panels(padded_rows()*row_bytes()), halves(rows*n_groups()),
+          activation(activation), codes(rows*columns), panels(padded_rows()*row_bytes()), halves(rows*n_scales()),
           scales(padded_rows()), factors(tokens*n_segments), q(tokens*columns), offsets(tokens*n_segments) {
         random numbers((uint32_t) (rows*columns + tokens));
         for (auto & c : codes) {
-            c = (uint8_t) (code != RANDOM ? code : packed.bits == 1 ? numbers.next()%2*2 : packed.bits == 2 ? numbers.next()%3 : numbers.next()%16);
+            c = (uint8_t) (code != RANDOM ? code : packed.bits == 1 ? numbers.next()%2*2 : packed.bits == 2 ? numbers.next()%3
+                           : numbers.next()%(1u << packed.bits));
         }
         for (auto & v : q) { v = (int8_t) (activation == RANDOM ? numbers.between(-128, 127) : activation); }
         constexpr float EXTREME[] = { 0.0f, 1e-40f, 1e38f, -2.0f };
@@ -49,14 +51,15 @@ struct product {
         for (int64_t i = 0; i < q.size(); ++i) { offsets[i/segment] -= zero()*q[i]; }
         for (int64_t r = 0; r < rows; ++r) {
             for (int64_t c = 0; c < columns; ++c) { place(r, c, codes[r*columns + c]); }
-            for (int64_t g = 0; g < n_groups(); ++g) { place_scale(r, g, halves[r*n_groups() + g]); }
+            for (int64_t i = 0; i < n_scales(); ++i) { place_scale(r, i, halves[r*n_scales() + i]); }
         }
     }
 
-    int zero() const { return packed.bits == 4 ? 8 : 1; }
+    int zero() const { return packed.minima ? 1 : packed.bits == 8 ? 128 : packed.bits == 4 ? 8 : 1; }
     int64_t segment() const { return n_columns/n_segments; }
     int64_t n_groups() const { return packed.group_columns == 0 ? 0 : n_columns/packed.group_columns; }
-    int64_t row_bytes() const { return n_columns*packed.bits/8 + 2*n_groups(); }
+    int64_t n_scales() const { return packed.minima ? 2*n_groups() : n_groups(); }
+    int64_t row_bytes() const { return n_columns*packed.bits/8 + 2*n_scales(); }
     int64_t padded_rows() const { return (n_rows + PANEL_ROWS - 1)/PANEL_ROWS*PANEL_ROWS; }
     matrix weights() const { return { panels.data(), scales.data(), n_rows, n_columns, packed }; }
 
@@ -66,9 +69,9 @@ struct product {
         const int64_t fields = 8/packed.bits, block = column/(4*fields), field = column/4%fields;
         panel[block*64 + 4*(row%16) + column%4] |= (uint8_t) ((packed.bits == 1 ? value/2 : value) << packed.bits*field);
     }
-    void place_scale(int64_t row, int64_t group, uint16_t half) {
+    void place_scale(int64_t row, int64_t i, uint16_t half) {
         uint8_t * panel = panels.data() + row/16*16*row_bytes();
-        memcpy(panel + 16*n_columns*packed.bits/8 + 2*(16*group + row%16), &half, sizeof(half));
+        memcpy(panel + 16*n_columns*packed.bits/8 + 2*(16*i + row%16), &half, sizeof(half));
     }
 
     int64_t sum(int64_t token, int64_t row, int64_t first, int64_t n) const {
@@ -77,8 +80,23 @@ struct product {
         return total;
     }
 
+    // The formula of nested.h for a scale and a minimum.
+    float truth_with_minima(int64_t token, int64_t row) const {
+        float total = 0;
+        for (int64_t g = 0; g < n_groups(); ++g) {
+            int64_t sum_q = 0;
+            for (int64_t c = 32*g; c < 32*g + 32; ++c) { sum_q += q[token*n_columns + c]; }
+            const uint16_t * pair = &halves[row*n_scales() + 2*g];
+            const float scaled = (float) (sum(token, row, 32*g, 32) + zero()*sum_q)*half_to_float(pair[0]);
+            const float whole  = std::fma((float) sum_q, half_to_float(pair[1]), scaled);
+            total = std::fma(whole, factors[token*n_segments + g], total);
+        }
+        return total;
+    }
+
     // The result by the formulas of finish.h and groups.h, with sums in 64 bits.
     float truth(int64_t token, int64_t row) const {
+        if (packed.minima) { return truth_with_minima(token, row); }
         const float * f = &factors[token*n_segments];
         if (packed.group_columns == 0 && n_segments == 1) { return (float) sum(token, row, 0, n_columns)*scales[row]/f[0]; }
         const int64_t group = packed.group_columns == 0 ? n_columns : packed.group_columns;
@@ -185,7 +203,8 @@ void check_groups(report & r, const kernels & k, const format & packed) {
     // where lanes would overflow
     for (int code : { 0, 1, 2, 3, RANDOM }) {
         for (int activation : { 127, -128, RANDOM }) {
-            const int stored = packed.bits == 2 || code == RANDOM ? code : packed.bits == 4 ? 5*code : code/2*2;
+            const int stored = packed.bits == 2 || code == RANDOM ? code : packed.bits == 1 ? code/2*2
+                             : code*((1 << packed.bits) - 1)/3;
             for (int64_t tokens : { 1, 3, 8 }) { check(17, 512, tokens, stored, activation); }
         }
     }
@@ -211,9 +230,10 @@ void time_multiply(report & r, const kernels & k, const format & packed) {
 }  // namespace
 
 void multiply(report & r, const kernel_set & set) {
-    constexpr const char * NAMES[] = { "ternary rows", "ternary groups", "ternary bits", "ternary nibbles" };
-    const kernels * kinds[] = { &set.rows, &set.groups, &set.bits, &set.nibbles };
-    for (int i = 0; i < 4; ++i) {
+    constexpr const char * NAMES[] = { "ternary rows", "ternary groups", "ternary bits", "ternary nibbles", "ternary minima",
+                                      "ternary bytes" };
+    const kernels * kinds[] = { &set.rows, &set.groups, &set.bits, &set.nibbles, &set.minima, &set.bytes };
+    for (int i = 0; i < 6; ++i) {
         const kernels & k = *kinds[i];
         if (!r.begin(NAMES[i], k.multiply)) {
             continue;

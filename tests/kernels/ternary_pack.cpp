@@ -1,4 +1,4 @@
-// Packing: the bytes of every ternary type, and of Q1_0, to panels, against the description of each layout.
+// Packing: the bytes of every type with a scale for each block, or for each row, to panels, against the description of each layout.
 
 #include "check.h"
 #include "half.h"
@@ -21,7 +21,7 @@ enum class scales { ONE, BY_ROW, BY_BLOCK, SOME_ZERO };
 
 constexpr const char * NAMES[] = { "one scale", "a scale a row", "a scale a block", "some blocks of zeros" };
 constexpr ggml_type TYPES[] = { GGML_TYPE_TQ1_0, GGML_TYPE_TQ2_0, GGML_TYPE_Q2_0, GGML_TYPE_Q2_0_G128, GGML_TYPE_Q1_0,
-                               GGML_TYPE_Q4_0 };
+                               GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_Q8_0 };
 constexpr uint16_t HALF[] = { 0x3c00, 0x3400, 0x2e66 };
 
 struct tensor {
@@ -30,17 +30,17 @@ struct tensor {
     scales          kind;
     buffer<uint8_t> codes;   // [rows][columns]
     int64_t         block;   // columns that share a scale in the file
-    buffer<uint16_t> halfs;  // [rows][columns/block]
+    buffer<uint16_t> halfs;  // [rows][columns/block], or two for each block: scale, minimum
     buffer<uint8_t> bytes;
 
     tensor(ggml_type type, int64_t rows, int64_t columns, scales kind, int code)
         : type(type), n_rows(rows), n_columns(columns), kind(kind), codes(rows*columns), block(block_of(type)),
-          halfs(rows*columns/block + 1),
+          halfs(rows*columns/block*n_halfs() + 1),
           bytes(rows*(int64_t) ggml_row_size(type, columns) + (type == GGML_TYPE_I2_S ? 32 : 0)) {
         random numbers((uint32_t) (rows*columns));
         for (auto & c : codes) {
-            c = (uint8_t) (code >= 0 ? code : type == GGML_TYPE_Q1_0 ? numbers.next()%2*2 : type == GGML_TYPE_Q4_0 ? numbers.next()%16
-                           : numbers.next()%3);
+            c = (uint8_t) (code >= 0 ? code : type == GGML_TYPE_Q1_0 ? numbers.next()%2*2 : is_four() ? numbers.next()%16
+                           : type == GGML_TYPE_Q8_0 ? numbers.next()%256 : numbers.next()%3);
         }
         if (type == GGML_TYPE_I2_S) {
             write_i2_s();
@@ -48,16 +48,20 @@ struct tensor {
         }
         for (int64_t b = 0; b < rows*columns/block; ++b) {
             const int64_t row = b/(columns/block);
-            halfs[b] = kind == scales::ONE ? HALF[0] : kind == scales::BY_ROW ? HALF[row%3] : kind == scales::BY_BLOCK
+            uint16_t & half = halfs[b*n_halfs()];
+            half = kind == scales::ONE ? HALF[0] : kind == scales::BY_ROW ? HALF[row%3] : kind == scales::BY_BLOCK
                 ? HALF[b%3] : b%3 == 1 ? 0 : HALF[0];
-            write_block(&codes[block*b], halfs[b], bytes.data() + b*(int64_t) ggml_row_size(type, block));
+            if (n_halfs() == 2) { halfs[2*b + 1] = HALF[b%2]; }
+            write_block(&codes[block*b], &half, bytes.data() + b*(int64_t) ggml_row_size(type, block));
         }
     }
 
     static int64_t block_of(ggml_type type) {
-        return type == GGML_TYPE_Q4_0 ? 32 : type == GGML_TYPE_Q2_0 ? 64 : type == GGML_TYPE_Q1_0 || type == GGML_TYPE_Q2_0_G128 ? 128 : 256;
+        return type <= GGML_TYPE_Q8_0 ? 32 : type == GGML_TYPE_Q2_0 ? 64 : type == GGML_TYPE_Q1_0 || type == GGML_TYPE_Q2_0_G128 ? 128 : 256;
     }
-    bool may_have_row_scales() const { return type <= GGML_TYPE_I2_S && type != GGML_TYPE_Q4_0; }
+    bool is_four() const { return type == GGML_TYPE_Q4_0 || type == GGML_TYPE_Q4_1; }
+    int  n_halfs() const { return type == GGML_TYPE_Q4_1 ? 2 : 1; }  // of a block
+    bool may_have_row_scales() const { return type <= GGML_TYPE_I2_S && type > GGML_TYPE_Q8_0; }
 
     void write_i2_s() {
         for (int64_t i = 0; i < codes.size(); ++i) {
@@ -67,10 +71,13 @@ struct tensor {
         memcpy(bytes.data() + codes.size()/4, &scale, sizeof(scale));
     }
 
-    void write_block(const uint8_t * c, uint16_t d, uint8_t * to) const {
-        if (type == GGML_TYPE_Q4_0) {
-            memcpy(to, &d, sizeof(d));
-            for (int i = 0; i < 32; ++i) { to[2 + i%16] |= (uint8_t) (c[i] << i/16*4); }
+    void write_block(const uint8_t * c, const uint16_t * scale, uint8_t * to) const {
+        const uint16_t d = *scale;
+        if (type <= GGML_TYPE_Q8_0) {
+            memcpy(to, scale, 2*n_halfs());
+            for (int i = 0; i < 32; ++i) {
+                if (is_four()) { to[2*n_halfs() + i%16] |= (uint8_t) (c[i] << i/16*4); } else { to[2 + i] = (uint8_t) (c[i] - 128); }
+            }
             return;
         }
         if (!may_have_row_scales()) {
@@ -104,14 +111,16 @@ struct tensor {
         if (type == GGML_TYPE_I2_S) { return 0.37f; }
         float found = 0.0f;
         for (int64_t b = 0; b < n_columns/block; ++b) {
-            const float d = half_to_float(halfs[row*(n_columns/block) + b]);
+            const float d = half_to_float(halfs[row*(n_columns/block) + b]);  // of a type with one half a block
             found = d != 0.0f ? d : found;
         }
         return found;
     }
 
     format expected() const {
-        if (!may_have_row_scales()) { return { type == GGML_TYPE_Q4_0 ? 4 : type == GGML_TYPE_Q1_0 ? 1 : 2, block }; }
+        if (!may_have_row_scales()) {
+            return { is_four() ? 4 : type == GGML_TYPE_Q8_0 ? 8 : type == GGML_TYPE_Q1_0 ? 1 : 2, block, false, n_halfs() == 2 };
+        }
         const bool one_a_row = kind != scales::BY_BLOCK || n_columns == block || type == GGML_TYPE_I2_S;
         return one_a_row ? ROW_SCALES : format{ 2, block };
     }
@@ -132,8 +141,8 @@ struct tensor {
             const int     field = panel[c/(4*fields)*64 + at] >> c/4%fields*bits & ((1 << bits) - 1);
             if ((bits == 1 ? 2*field : field) != (!there ? 0 : by_row ? code(row, c) : codes[row*n_columns + c])) { return false; }
         }
-        for (int64_t g = 0; g < m.n_groups(); ++g) {
-            if (found[g*16 + row%16] != (there ? halfs[row*m.n_groups() + g] : 0)) { return false; }
+        for (int64_t i = 0; i < m.n_scales(); ++i) {
+            if (found[i*16 + row%16] != (there ? halfs[row*m.n_scales() + i] : 0)) { return false; }
         }
         return !by_row || m.scales[row] == (there ? row_scale(row) : 0.0f);
     }
@@ -174,6 +183,8 @@ void pack(report & r) {
         tensor(GGML_TYPE_Q2_0_G128, rows, 384, scales::BY_BLOCK, 3).check(r);
         tensor(GGML_TYPE_Q1_0, rows, 384, scales::BY_BLOCK, -1).check(r);
         tensor(GGML_TYPE_Q4_0, rows, 320, scales::BY_BLOCK, 15).check(r);
+        tensor(GGML_TYPE_Q4_1, rows, 320, scales::BY_BLOCK, 15).check(r);
+        tensor(GGML_TYPE_Q8_0, rows, 320, scales::BY_BLOCK, 255).check(r);
     }
     // large enough for several threads
     for (ggml_type type : TYPES) {

@@ -12,7 +12,7 @@ from tests.kernels.checker import ARM, PATCHES, Variant, build, command, variant
 LINE = re.compile(r"^(\S+ \S+) +(\S.*?) +(ok|FAILED.*)$", re.MULTILINE)
 ROWS = {f"ternary {name}" for name in ("absolute_maximum", "quantize", "activations", "rows", "experts")}
 TERNARY = ROWS | {"ternary groups", "ternary bits"}
-MORE_BITS = {f"ternary {name}" for name in ("nibbles", "q4_k", "q5_k", "q6_k")}
+MORE_BITS = {f"ternary {name}" for name in ("nibbles", "minima", "bytes", "q4_k", "q5_k", "q6_k")}
 FEW = {f"few {name}" for name in ("q4_0", "q4_1", "q8_0", "q6_k")}
 ATTENTION = {
     f"attention {name}"
@@ -50,8 +50,10 @@ def expected(variant: Variant) -> dict[str, set[str]]:
         found |= LEVELS[flag]
     if variant.name == "models":
         found.pop("avx-vnni", None)
-        if "avx512_vnni" in flags:
+        if "avx2" in flags:
             found |= {"avx-vnni (model)": TERNARY | MORE_BITS, "amx (model)": ROWS}
+        if "avx2" in flags and "avx512_vnni" not in flags:
+            found |= {"avx512-vnni (model)": TERNARY | MORE_BITS}
     return found
 
 

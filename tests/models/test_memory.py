@@ -59,11 +59,11 @@ def test_smollm2_is_estimated_within_a_tenth(with_engine: Settings, smollm2: Pat
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("kind", ["Q4_K", "Q4_1"])
+@pytest.mark.parametrize("kind", ["Q4_K", "Q5_1"])
 def test_a_small_phi3_is_estimated_within_a_tenth(
     kind: str, with_engine: Settings, vocabularies: Path, tmp_path: Path
 ) -> None:
-    """Q4_K is copied on every CPU with AVX2, Q4_1 on nearly none."""
+    """Q4_K is copied on every CPU with AVX2, Q5_1 on none."""
     path = write_shape(tmp_path / f"{kind}.gguf", SMALL_PHI3, kind, vocabularies / "ggml-vocab-phi-3.gguf")
     check_accuracy(path, [(1024, "Q8_0"), (4096, "F16")], n_words=100)
 
@@ -127,7 +127,7 @@ def said(llama: LlamaEngine) -> Callable[[Path], str]:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("kind", ["Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q4_1", "Q8_0", "I2_S", "TQ1_0", "TQ2_0"])
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q4_1", "Q8_0", "Q5_1", "I2_S", "TQ1_0", "TQ2_0"])
 def test_the_engine_copies_what_we_say_it_copies(
     kind: str, said: Callable[[Path], str], vocabularies: Path, tmp_path: Path
 ) -> None:
@@ -188,7 +188,10 @@ def test_what_is_copied_depends_on_the_cpu() -> None:
     assert copied_nbytes("Q5_K", shape, Kernels.AMX) == 3072 * 9216 // 256 * 180
     assert copied_nbytes("Q6_K", shape, Kernels.AVX512) == 3072 * 9216 // 256 * 212
     assert copied_nbytes("Q4_K", shape, Kernels.PLAIN) is None
-    assert copied_nbytes("Q4_1", shape, Kernels.AVX512) is None and copied_nbytes("Q4_1", shape, Kernels.AMX)
+    assert copied_nbytes("Q4_1", shape, Kernels.AVX512) == 3072 * 9216 // 32 * 20
+    assert copied_nbytes("Q8_0", shape, Kernels.AVX2) == 3072 * 9216 // 32 * 34
+    assert copied_nbytes("Q8_0", shape, Kernels.AVX2, gathered=True) is None
+    assert copied_nbytes("Q4_1", shape, Kernels.PLAIN) is None and copied_nbytes("Q5_1", shape, Kernels.AMX) is None
     assert copied_nbytes("Q6_K", shape, Kernels.AVX2, gathered=True) is None  # a tied head stays in the file
     assert copied_nbytes("Q6_K", shape, Kernels.PLAIN) is None and copied_nbytes("Q6_K", shape, Kernels.NEON)
     assert copied_nbytes("Q2_K", shape, Kernels.AVX512) and copied_nbytes("Q2_K", shape, Kernels.AVX2) is None

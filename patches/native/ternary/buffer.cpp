@@ -4,8 +4,8 @@
 //                   tensors whose rows all have the same scale
 //     per segment   a scale for each 256 columns, as upstream quantises activations: rows with scales of their own,
 //                   models that were trained with 16-bit activations (Bonsai)
-//     per group     a scale for each 32 columns, as upstream has it for these types: Q4_0, Q2_0, Q1_0, and TQ1_0 and
-//                   TQ2_0 tensors with blocks of different scales in a row
+//     per group     a scale for each 32 columns, as upstream has it for these types: Q4_0, Q4_1, Q8_0, Q2_0, Q1_0, and
+//                   TQ1_0 and TQ2_0 tensors with blocks of different scales in a row
 //     nested        a scale for each 256 columns, as upstream has it for K-quants: Q4_K, Q5_K, Q6_K
 //
 // Experts are a tensor of three dimensions; packed, they lie below each other in one matrix.
@@ -155,6 +155,8 @@ product by_group[] = {
     { { 2, 256 }, GROUP_SEGMENT_COLUMNS },
     { { 1, 128 }, GROUP_SEGMENT_COLUMNS },
     { { 4, 32 }, GROUP_SEGMENT_COLUMNS },
+    { { 4, 32, false, true }, GROUP_SEGMENT_COLUMNS },
+    { { 8, 32 }, GROUP_SEGMENT_COLUMNS },
     { { 4, 256, true }, SEGMENT_COLUMNS },
     { { 5, 256, true }, SEGMENT_COLUMNS },
     { { 6, 256, true }, SEGMENT_COLUMNS },
@@ -260,9 +262,9 @@ bool has_kernels(ggml_type type) {
     return (*chosen())[format_of(type)].multiply != nullptr;
 }
 
-// An embedding in Q6_K that is also the output head is a third of a ternary model: native/few reads it where it is.
+// An embedding in Q6_K or Q8_0 that is also the output head is a third of many models: it is read where it is.
 bool may_be_copied(const ggml_tensor * w) {
-    return w->type != GGML_TYPE_Q6_K || strcmp(w->name, "token_embd.weight") != 0;
+    return (w->type != GGML_TYPE_Q6_K && w->type != GGML_TYPE_Q8_0) || strcmp(w->name, "token_embd.weight") != 0;
 }
 
 class ternary_buffers : public ggml::cpu::extra_buffer_type {

@@ -1,4 +1,4 @@
-// Products of matrices whose rows have a scale for each group of columns, with one, two or four bits a weight.
+// Products of matrices whose rows have a scale for each group of columns, with one, two, four or eight bits a weight.
 // Included like finish.h.
 //
 //     part = (sum_0 - z sum_q_0)/s_0 + (sum_1 - z sum_q_1)/s_1 + ...    over the segments of a group, z the code of 0
@@ -76,26 +76,46 @@ struct group_totals<Isa, TOKENS, 0> {
     void store(float (*)[PANEL_ROWS]) const {}
 };
 
+// A level whose compiler would make a function of it, with all sums in memory, forbids that.
+#ifndef EDGELLM_INLINE_STEPS
+#    define EDGELLM_INLINE_STEPS inline
+#endif
+
 template <class Isa, int BITS, int STEP, int END, typename Totals, typename Segment>
-inline void add_steps(Totals & all, const Segment & segment, const int8_t * q) {
+EDGELLM_INLINE_STEPS void add_steps(Totals & all, const Segment & segment, const int8_t * q) {
     if constexpr (STEP < END) {
         all.template add<BITS, STEP>(Isa::template field<BITS, STEP>(segment), q);
         add_steps<Isa, BITS, STEP + 1, END>(all, segment, q);
     }
 }
 
-// The rows of one panel times the N tokens of one tile.
-template <class Isa, int BITS, int N>
-void multiply_group_tile(const matrix & w, const activations & a, int64_t panel, const int8_t * q, int64_t token,
-                         float * y, int64_t y_stride) {
+// The segments of one group; their number is a constant where the compiler should know it.
+template <class Isa, int BITS, int N, typename Count>
+inline void add_segments(group_totals<Isa, N> & all, Count n_segments, int64_t stride, const uint8_t * blocks,
+                         const int8_t * q, const int32_t * offsets, const float * factors) {
     constexpr int64_t SEGMENT_BYTES = GROUP_SEGMENT_COLUMNS*PANEL_ROWS*BITS/8;
+    for (int64_t i = 0; i < n_segments; ++i, blocks += SEGMENT_BYTES, q += N*GROUP_SEGMENT_COLUMNS) {
+        all.begin_segment(offsets + i, stride);
+        add_steps<Isa, BITS, 0, Isa::STEPS>(all, Isa::template load<BITS>(blocks), q);
+        all.end_segment(factors + i, stride);
+    }
+}
+
+struct one_segment {
+    operator int64_t() const { return 1; }
+};
+
+// The rows of one panel times the N tokens of one tile.
+template <class Isa, int BITS, int N, typename Count>
+void multiply_group_tile(const matrix & w, const activations & a, int64_t panel, const int8_t * q, int64_t token,
+                         Count n_segments, float * y, int64_t y_stride) {
+    const int64_t    group_columns = n_segments*GROUP_SEGMENT_COLUMNS;
     const uint8_t  * blocks  = w.panel(panel);
     const uint16_t * scales  = w.group_scales(panel);
     const float    * factors = a.factors + token*a.n_segments;
     const int32_t  * offsets = a.offsets + token*a.n_segments;
     const int64_t    n_here  = a.n_tokens - token < N ? a.n_tokens - token : N;
     const int64_t    n_groups = w.n_groups();
-    const int64_t    n_segments = w.packed.group_columns/GROUP_SEGMENT_COLUMNS;
     const int64_t    next = w.panel_bytes();
     group_totals<Isa, N> all;
     alignas(64) float results[N][PANEL_ROWS];
@@ -104,14 +124,12 @@ void multiply_group_tile(const matrix & w, const activations & a, int64_t panel,
     for (int64_t group = 0; group < n_groups; ++group, scales += PANEL_ROWS) {
         __builtin_prefetch((const uint8_t *) scales + next);
         all.begin_group();
-        for (int64_t i = 0; i < n_segments; ++i) {
-            all.begin_segment(offsets++, a.n_segments);
-            add_steps<Isa, BITS, 0, Isa::STEPS>(all, Isa::template load<BITS>(blocks), q);
-            all.end_segment(factors++, a.n_segments);
-            blocks += SEGMENT_BYTES;
-            q += N*GROUP_SEGMENT_COLUMNS;
-        }
+        add_segments<Isa, BITS, N>(all, n_segments, a.n_segments, blocks, q, offsets, factors);
         all.end_group(Isa::scales(scales));
+        blocks  += group_columns*PANEL_ROWS*BITS/8;
+        q       += N*group_columns;
+        offsets += (int64_t) n_segments;
+        factors += (int64_t) n_segments;
     }
     all.store(results);
     for (int64_t t = 0; t < n_here; ++t) {
@@ -128,7 +146,12 @@ struct groups {
 
         static void multiply(const matrix & w, const activations & a, int64_t panel, int64_t, const int8_t * q,
                              int64_t token, float * y, int64_t y_stride) {
-            multiply_group_tile<Isa<N>, BITS, N>(w, a, panel, q, token, y, y_stride);
+            const int64_t n_segments = w.packed.group_columns/GROUP_SEGMENT_COLUMNS;
+            if (BITS >= 4 && n_segments == 1) {  // results of a group need no place of their own
+                multiply_group_tile<Isa<N>, BITS, N>(w, a, panel, q, token, one_segment(), y, y_stride);
+            } else {
+                multiply_group_tile<Isa<N>, BITS, N>(w, a, panel, q, token, n_segments, y, y_stride);
+            }
         }
     };
 };

@@ -38,10 +38,15 @@ struct kernel_set {
     // None without AVX2, where upstream's are used:
     kernels nibbles   = {};  // four bits, likewise
     kernels nested[3] = {};  // four, five and six bits, nested scales
+    kernels minima    = {};  // four bits, a scale and a minimum for each row and group
+    kernels bytes     = {};  // eight bits
 
     const kernels & operator[](const format & packed) const {
         if (packed.nested) {
             return nested[packed.bits - 4];
+        }
+        if (packed.minima || packed.bits == 8) {
+            return packed.minima ? minima : bytes;
         }
         return packed.group_columns == 0 ? rows : packed.bits == 1 ? bits : packed.bits == 2 ? groups : nibbles;
     }

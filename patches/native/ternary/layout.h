@@ -1,4 +1,4 @@
-// Ternary and 4-bit weight matrices and activations as they lie in memory, whatever tensor type they came from: R16.
+// Ternary and other quantised weight matrices and activations as they lie in memory, whatever tensor type they came from: R16.
 //
 // A matrix of n_rows x n_columns codes (code = weight + 1) is cut into panels of 16 rows, the last one padded. A panel
 // is n_columns/16 blocks in a row; a block is 16 rows x 16 columns in 64 bytes:
@@ -18,6 +18,8 @@
 //
 //     byte 4 r + j  of a block:  bits 3 .. 0 of column j, bits 7 .. 4 of column 4 + j
 //
+// Weights of eight bits are the codes 0 .. 255 (code = weight + 128), and a block is 16 rows x 4 columns, a byte each.
+//
 // Codes of five or six bits lie in two planes: for every 32 columns four such blocks with the low bits, then a block of
 // one bit a code or two blocks of two bits with the high ones.
 //
@@ -26,6 +28,7 @@
 //
 //     scale[group][row]    group < n_columns/group_columns, row = 0 .. 15
 //
+// with the rows' minima behind the scales of each group where codes have none for 0: weight = scale * code + minimum.
 // Or its scales are nested: `nested_scales`, one for every group of 256 columns, in the same place.
 #pragma once
 
@@ -55,12 +58,14 @@ constexpr int64_t MAX_COLUMNS = int64_t(1) << 16;
 
 // How a matrix is packed.
 struct format {
-    int     bits;           // a code: 1, 2, 4, 5 or 6
+    int     bits;           // a code: 1, 2, 4, 5, 6 or 8
     int64_t group_columns;  // columns of a row that share a scale; 0: all of them
     bool    nested = false;
+    bool    minima = false;  // a group has one beside its scale
 
     bool operator==(const format & other) const {
-        return bits == other.bits && group_columns == other.group_columns && nested == other.nested;
+        return bits == other.bits && group_columns == other.group_columns && nested == other.nested &&
+               minima == other.minima;
     }
     bool operator!=(const format & other) const { return !(*this == other); }
 };
@@ -91,8 +96,12 @@ struct matrix {
     int64_t n_panels() const { return (n_rows + PANEL_ROWS - 1)/PANEL_ROWS; }
     int64_t n_groups() const { return packed.group_columns == 0 ? 0 : n_columns/packed.group_columns; }
     int64_t code_bytes() const { return n_columns*PANEL_ROWS*packed.bits/8; }  // of a panel
+    // Numbers of a row that are scales or minima.
+    int64_t n_scales() const { return packed.minima ? 2*n_groups() : n_groups(); }
     // Of a panel and a group.
-    int64_t scale_bytes() const { return packed.nested ? sizeof(nested_scales) : PANEL_ROWS*sizeof(uint16_t); }
+    int64_t scale_bytes() const {
+        return packed.nested ? sizeof(nested_scales) : (packed.minima ? 2 : 1)*PANEL_ROWS*sizeof(uint16_t);
+    }
     int64_t panel_bytes() const { return code_bytes() + n_groups()*scale_bytes(); }
     const uint8_t  * panel(int64_t i) const { return panels + i*panel_bytes(); }
     const uint16_t * group_scales(int64_t i) const { return (const uint16_t *) (panel(i) + code_bytes()); }
@@ -112,7 +121,7 @@ struct matrix {
 //
 // A row is one segment of all columns, or segments of 32 or 256; each has a scale s. `factors` holds s itself
 // for the single segment and 1/s for the others, as finish.h uses them. `offsets` holds minus the sums of q, which turn
-// sums of code * q into sums of weight * q: times 8 where the code of the weight 0 is 8.
+// sums of code * q into sums of weight * q: times 8 or 128 where that is the code of the weight 0.
 // For nested_scales an offset is two sums of 32 q instead, as int16, the first one in the low half; for signed_scales
 // it is -32 times a sum of 16 q. Tokens that only fill up the last tile are all zeros.
 struct activations {

@@ -6,8 +6,13 @@
 //
 // Six bits have a scale for 16 columns, sums of (code - 32) * q, and no minima: y += (d * part) * 1/s.
 //
-// Activations share a scale s for the 256 columns of a group, as upstream has it for K-quants. Beside what groups.h asks
-// for, an `Isa` has
+// Activations share a scale s for the 256 columns of a group, as upstream has it for K-quants.
+//
+// Matrices of four bits with a scale and a minimum for each 32 columns are like one level of that:
+//
+//     y += (scale * sum + minimum * sum_q) * 1/s                 over the groups of 32 columns
+//
+// Beside what groups.h asks for, an `Isa` has
 //
 //     none()                                sums that begin with zero
 //     scales(bytes)                         16 float32 from uint8, or from int8
@@ -15,6 +20,8 @@
 //     minima(pairs, offsets)                16 sums of minima times sums of activations
 //     add_nested(total, part, minima, d, d_minima, factor)
 //     add_nested(total, part, d, factor)
+//     add_minima(total, part, minima, offset, factor)
+//                                           total += (part - minima * offset) * factor
 #pragma once
 
 #include "groups.h"
@@ -150,6 +157,91 @@ void multiply_nested_tile(const matrix & w, const activations & a, int64_t panel
         store_row(w, panel, results[t], y + (token + t)*y_stride);
     }
 }
+
+// The running results of the tokens of a tile, with minima.
+template <class Isa, int TOKENS, int N = TOKENS>
+struct minima_totals {
+    minima_totals<Isa, TOKENS, N - 1> before;
+    typename Isa::sums   sums;
+    typename Isa::floats total;
+
+    void clear() {
+        before.clear();
+        total = Isa::zero();
+    }
+    void begin_group() {
+        before.begin_group();
+        sums = Isa::none();
+    }
+    template <int BITS, int STEP>
+    void add(const typename Isa::codes & codes, const int8_t * q) {
+        before.template add<BITS, STEP>(codes, q);
+        Isa::template add<BITS, STEP, TOKENS>(sums, codes, q, N - 1);
+    }
+    void end_group(const typename Isa::floats & scales, const typename Isa::floats & minima, const activations & a,
+                   const int32_t * offset, const float * factor) {
+        before.end_group(scales, minima, a, offset, factor);
+        typename Isa::floats part = Isa::zero();
+        Isa::add_scaled(part, sums, scales);
+        Isa::add_minima(total, part, minima, offset + (N - 1)*a.n_segments, factor + (N - 1)*a.n_segments);
+    }
+    void store(float (*results)[PANEL_ROWS]) const {
+        before.store(results);
+        Isa::store(total, results + N - 1);
+    }
+};
+
+template <class Isa, int TOKENS>
+struct minima_totals<Isa, TOKENS, 0> {
+    void clear() {}
+    void begin_group() {}
+    template <int BITS, int STEP>
+    void add(const typename Isa::codes &, const int8_t *) {}
+    void end_group(const typename Isa::floats &, const typename Isa::floats &, const activations &, const int32_t *,
+                   const float *) {}
+    void store(float (*)[PANEL_ROWS]) const {}
+};
+
+// The rows of one panel times the N tokens of one tile.
+template <class Isa, int BITS, int N>
+void multiply_minima_tile(const matrix & w, const activations & a, int64_t panel, const int8_t * q, int64_t token,
+                          float * y, int64_t y_stride) {
+    constexpr int64_t GROUP_COLUMNS = GROUP_SEGMENT_COLUMNS, GROUP_BYTES = GROUP_COLUMNS*PANEL_ROWS*BITS/8;
+    const uint8_t  * blocks  = w.panel(panel);
+    const uint16_t * scales  = w.group_scales(panel);
+    const float    * factors = a.factors + token*a.n_segments;
+    const int32_t  * offsets = a.offsets + token*a.n_segments;
+    const int64_t    n_here  = a.n_tokens - token < N ? a.n_tokens - token : N;
+    const int64_t    n_groups = w.n_groups();
+    minima_totals<Isa, N> all;
+    alignas(64) float results[N][PANEL_ROWS];
+
+    all.clear();
+    for (int64_t group = 0; group < n_groups; ++group, scales += 2*PANEL_ROWS, blocks += GROUP_BYTES) {
+        __builtin_prefetch((const uint8_t *) scales + w.panel_bytes());
+        all.begin_group();
+        add_steps<Isa, BITS, 0, Isa::STEPS>(all, Isa::template load<BITS>(blocks), q);
+        all.end_group(Isa::scales(scales), Isa::scales(scales + PANEL_ROWS), a, offsets + group, factors + group);
+        q += N*GROUP_COLUMNS;
+    }
+    all.store(results);
+    for (int64_t t = 0; t < n_here; ++t) {
+        store_row(w, panel, results[t], y + (token + t)*y_stride);
+    }
+}
+
+template <template <int> class Isa, int BITS>
+struct minima {
+    template <int N>
+    struct tile {
+        static constexpr int PANELS = 1;
+
+        static void multiply(const matrix & w, const activations & a, int64_t panel, int64_t, const int8_t * q,
+                             int64_t token, float * y, int64_t y_stride) {
+            multiply_minima_tile<Isa<BITS>, BITS, N>(w, a, panel, q, token, y, y_stride);
+        }
+    };
+};
 
 // `Isa<BITS>` is what serves codes of so many bits.
 template <template <int> class Isa, int BITS, typename Scales>

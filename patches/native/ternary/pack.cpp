@@ -93,6 +93,25 @@ void decode_block(const block_q4_0 & block, uint8_t * codes) {
     unpack_halves(block.qs, sizeof(block.qs), codes);
 }
 
+void decode_block(const block_q4_1 & block, uint8_t * codes) {
+    unpack_halves(block.qs, sizeof(block.qs), codes);
+}
+
+void decode_block(const block_q8_0 & block, uint8_t * codes) {
+    for (int i = 0; i < QK8_0; ++i) {
+        codes[i] = (uint8_t) (block.qs[i] + 128);
+    }
+}
+
+// Codes of a row, and a scale and a minimum for each block.
+void decode_minima(const void * row, int64_t n_columns, uint8_t * codes, uint16_t * scales) {
+    const block_q4_1 * blocks = (const block_q4_1 *) row;
+    for (int64_t b = 0; b < n_columns/QK4_1; ++b, codes += QK4_1) {
+        decode_block(blocks[b], codes);
+        memcpy(scales + 2*b, &blocks[b], 2*sizeof(uint16_t));  // d, then m
+    }
+}
+
 // Codes and scales of a row, a scale for each block.
 template <typename block_type>
 void decode_groups(const void * row, int64_t n_columns, int64_t block_columns, uint8_t * codes, uint16_t * scales) {
@@ -171,6 +190,8 @@ struct source {
             case GGML_TYPE_Q2_0:     return decode_groups<block_q2_0>(bytes, n_columns, QK2_0, codes, scales);
             case GGML_TYPE_Q2_0_G128: return decode_groups<block_q2_0_g128>(bytes, n_columns, QK2_0_G128, codes, scales);
             case GGML_TYPE_Q4_0:     return decode_groups<block_q4_0>(bytes, n_columns, QK4_0, codes, scales);
+            case GGML_TYPE_Q4_1:     return decode_minima(bytes, n_columns, codes, scales);
+            case GGML_TYPE_Q8_0:     return decode_groups<block_q8_0>(bytes, n_columns, QK8_0, codes, scales);
             default:                 return decode_groups<block_q1_0>(bytes, n_columns, QK1_0, codes, scales);
         }
     }
@@ -217,10 +238,18 @@ void pack_planes(const uint8_t * codes, int64_t n_columns, int bits, int r, uint
     }
 }
 
+// The same with eight: four codes are four bytes.
+void pack_bytes(const uint8_t * codes, int64_t n_columns, int r, uint8_t * panel) {
+    for (int64_t b = 0; b < n_columns/4; ++b, codes += 4) {
+        memcpy(panel + b*BLOCK_BYTES + 4*r, codes, 4);
+    }
+}
+
 void pack_codes(const uint8_t * codes, const matrix & m, int r, uint8_t * panel) {
     switch (m.packed.bits) {
         case 1:  return pack_bits(codes, m.n_columns, r, panel);
         case 2:  return pack_pairs(codes, m.n_columns, r, panel);
+        case 8:  return pack_bytes(codes, m.n_columns, r, panel);
         default: return pack_planes(codes, m.n_columns, m.packed.bits, r, panel);
     }
 }
@@ -248,7 +277,7 @@ struct job {
   private:
     void work() {
         std::vector<uint8_t>  codes(from.n_columns);
-        std::vector<uint16_t> scales(to.packed.nested ? 0 : to.n_groups());
+        std::vector<uint16_t> scales(to.packed.nested ? 0 : to.n_scales());
         for (int64_t first; exact && (first = next.fetch_add(PANELS_PER_TASK)) < to.n_panels();) {
             for (int64_t p = first; p < std::min(first + PANELS_PER_TASK, to.n_panels()); ++p) {
                 for (int r = 0; r < PANEL_ROWS; ++r) {
@@ -283,7 +312,7 @@ struct job {
         float         scale = 0.0f;
         if (row >= from.n_rows) {
             std::fill(codes, codes + from.n_columns, 0);
-            std::fill(group_scales, group_scales + to.n_groups(), 0);
+            std::fill(group_scales, group_scales + to.n_scales(), 0);
         } else if (to.packed != ROW_SCALES) {
             from.decode_row(row, codes, group_scales);
         } else if (!from.decode_row(row, codes, &scale)) {
@@ -292,8 +321,8 @@ struct job {
         if (to.packed == ROW_SCALES) {
             const_cast<float *>(to.scales)[row] = scale;
         }
-        for (int64_t g = 0; g < to.n_groups(); ++g) {
-            const_cast<uint16_t *>(to.group_scales(p))[g*PANEL_ROWS + r] = group_scales[g];
+        for (int64_t i = 0; i < to.n_scales(); ++i) {
+            const_cast<uint16_t *>(to.group_scales(p))[i*PANEL_ROWS + r] = group_scales[i];
         }
     }
 };
@@ -309,6 +338,8 @@ format format_of(ggml_type type) {
         case GGML_TYPE_Q2_0_G128: return { 2, QK2_0_G128 };
         case GGML_TYPE_Q1_0:     return { 1, QK1_0 };
         case GGML_TYPE_Q4_0:     return { 4, QK4_0 };
+        case GGML_TYPE_Q4_1:     return { 4, QK4_1, false, true };
+        case GGML_TYPE_Q8_0:     return { 8, QK8_0 };
         case GGML_TYPE_Q4_K:     return { 4, QK_K, true };
         case GGML_TYPE_Q5_K:     return { 5, QK_K, true };
         case GGML_TYPE_Q6_K:     return { 6, QK_K, true };

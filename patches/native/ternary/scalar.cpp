@@ -65,7 +65,9 @@ struct group_isa {
         for (int r = 0; r < PANEL_ROWS; ++r) {
             for (int j = 0; j < 4; ++j) {
                 const int i = 4*r + j;
-                if constexpr (BITS > 4) {
+                if constexpr (BITS == 8) {
+                    c.of[r][j] = blocks[STEP*BLOCK_BYTES + i];
+                } else if constexpr (BITS > 4) {
                     const uint8_t * high = blocks + 4*BLOCK_BYTES;
                     c.of[r][j] = plane<4, STEP>(blocks, i) | plane<BITS - 4, STEP>(high, i) << 4;
                 } else {
@@ -129,6 +131,12 @@ struct group_isa {
             total.of[r] = fmaf(fmaf(-d_minima.of[r], (float) minima.of[r], scaled), *factor, total.of[r]);
         }
     }
+    static void add_minima(floats & total, const floats & part, const floats & minima, const int32_t * offset,
+                           const float * factor) {
+        for (int r = 0; r < PANEL_ROWS; ++r) {
+            total.of[r] = fmaf(fmaf(-minima.of[r], (float) *offset, part.of[r]), *factor, total.of[r]);
+        }
+    }
     static void add_nested(floats & total, const floats & part, const floats & d, const float * factor) {
         for (int r = 0; r < PANEL_ROWS; ++r) { total.of[r] = fmaf(d.of[r]*part.of[r], *factor, total.of[r]); }
     }
@@ -173,6 +181,8 @@ const kernel_set * scalar_kernels() {
             nested_kernels<group_isa, TILE>(5, absolute_maximum, quantize),
             nested_kernels<group_isa, TILE>(6, absolute_maximum, quantize),
         },
+        { 4, TILE, 1, absolute_maximum, quantize, multiply_tiles<minima<group_isa, 4>::tile, TILE, 1> },
+        { 4, TILE, 1, absolute_maximum, quantize, multiply_tiles<groups<group_isa, 8>::tile, TILE, 1>, 128 },
     };
     return &k;
 }

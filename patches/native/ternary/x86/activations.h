@@ -61,6 +61,13 @@ inline __m256i four_256(const int8_t * q) {
     return _mm256_castps_si256(_mm256_broadcast_ss((const float *) q));
 }
 
+// sum += the products of codes and four activations, in int16 pairs. To the compiler the sum is opaque: gcc 12 otherwise
+// puts off all additions of a segment, and all products wait for them on the stack.
+inline void add_pairs_256(__m256i & sum, __m256i codes, __m256i four) {
+    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, four));
+    __asm__("" : "+x"(sum));
+}
+
 // The four bit pairs of a block, rows 0-7 and rows 8-15, each with the activations of N tokens that go with it.
 template <int N, typename Accumulators>
 inline void add_block_256(Accumulators & acc, const uint8_t * block, const int8_t * q) {

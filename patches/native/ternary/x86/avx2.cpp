@@ -3,6 +3,8 @@
 // Bounds: a code is at most 3 and |q| at most 128, so a pair is at most 768 in magnitude; a lane takes four pairs a
 // block, and eight blocks make 24576 < 32768 before the lanes are widened to int32.
 
+#define EDGELLM_INLINE_STEPS __attribute__((always_inline)) inline
+
 #include "groups_256.h"
 
 namespace edgellm::ternary {
@@ -10,6 +12,7 @@ namespace edgellm::ternary {
 namespace {
 
 constexpr int     TILE             = 4;
+constexpr int     BYTE_TILE        = 2;  // of eight bits, whose sums take twice the registers
 constexpr int64_t BLOCKS_PER_LANE  = 8;
 
 // Running sums of N tokens; a chain of structs, because gcc keeps an array of them on the stack.
@@ -27,8 +30,8 @@ struct accumulators {
     void add(__m256i codes_a, __m256i codes_b, const int8_t * q) {
         before.add(codes_a, codes_b, q);
         const __m256i four = four_256(q + 4*(N - 1));
-        short_a = _mm256_add_epi16(short_a, _mm256_maddubs_epi16(codes_a, four));
-        short_b = _mm256_add_epi16(short_b, _mm256_maddubs_epi16(codes_b, four));
+        add_pairs_256(short_a, codes_a, four);
+        add_pairs_256(short_b, codes_b, four);
     }
     void widen() {
         before.widen();
@@ -83,8 +86,8 @@ struct group_isa_many : group_isa_256 {
     template <int BITS, int STEP, int TOKENS>
     static void add(sums & s, const codes & c, const int8_t * q, int token) {
         const __m256i four = four_256(q + (STEP*TOKENS + token)*4);
-        s.lo = _mm256_add_epi16(s.lo, _mm256_maddubs_epi16(c.lo, four));
-        s.hi = _mm256_add_epi16(s.hi, _mm256_maddubs_epi16(c.hi, four));
+        add_pairs_256(s.lo, c.lo, four);
+        add_pairs_256(s.hi, c.hi, four);
     }
     static void add_sums(floats & total, const sums & s, const float * factor, int64_t) {
         const __m256i ones = _mm256_set1_epi16(1);
@@ -165,6 +168,40 @@ struct nested_isa : nested_isa_256 {
     }
 };
 
+// Eight bits are two codes of four, each with the bounds of nibble_isa; the high one counts 16 times.
+template <int>
+struct byte_isa : group_isa_256 {
+    struct codes { group_isa_256::codes low, high; };
+    struct sums {
+        group_isa_many::sums low, high;
+        const int32_t * offset;
+    };
+
+    template <int BITS, int STEP>
+    static codes field(const wide_segment & s) {
+        const group_isa_256::codes both = group_isa_256::field<BITS, STEP>(s);
+        return { bits<0>(both, 15), bits<4>(both, 15) };
+    }
+    static sums start(const int32_t * offset, int64_t) {
+        const group_isa_many::sums none = { _mm256_setzero_si256(), _mm256_setzero_si256() };
+        return { none, none, offset };
+    }
+    template <int BITS, int STEP, int TOKENS>
+    static void add(sums & s, const codes & c, const int8_t * q, int token) {
+        group_isa_many::add<BITS, STEP, TOKENS>(s.low, c.low, q, token);
+        group_isa_many::add<BITS, STEP, TOKENS>(s.high, c.high, q, token);
+    }
+    static __m256i together(__m256i low, __m256i high, const int32_t * offset) {
+        const __m256i sums = _mm256_add_epi32(_mm256_madd_epi16(low, _mm256_set1_epi16(1)),
+                                              _mm256_madd_epi16(high, _mm256_set1_epi16(16)));
+        return _mm256_add_epi32(sums, _mm256_set1_epi32(*offset));
+    }
+    static void add_sums(floats & total, const sums & s, const float * factor, int64_t) {
+        group_isa_256::add_sums(total, together(s.low.lo, s.high.lo, s.offset), together(s.low.hi, s.high.hi, s.offset),
+                                factor);
+    }
+};
+
 }  // namespace
 
 const kernel_set * avx2_kernels() {
@@ -178,6 +215,8 @@ const kernel_set * avx2_kernels() {
             nested_kernels<nested_isa, TILE>(5, absolute_maximum_256, quantize_256),
             nested_kernels<nested_isa, TILE>(6, absolute_maximum_256, quantize_256),
         },
+        { 4, TILE, 1, absolute_maximum_256, quantize_256, multiply_tiles<minima<nested_isa, 4>::tile, TILE, 1> },
+        { 4, BYTE_TILE, 1, absolute_maximum_256, quantize_256, multiply_tiles<groups<byte_isa, 8>::tile, BYTE_TILE, 1>, 128 },
     };
     return &k;
 }

@@ -50,6 +50,9 @@ struct group_isa_many {
     }
     template <int BITS, int STEP>
     static codes field(const wide_segment & s) {
+        if constexpr (BITS == 8) {
+            return _mm512_loadu_si512(s.blocks + STEP*BLOCK_BYTES);
+        }
         const __m512i low = bits<STEP%2*4>(_mm512_loadu_si512(s.blocks + STEP/2*BLOCK_BYTES), 15);
         if constexpr (BITS > 4) {  // the high bits, moved to bit 4
             constexpr int HIGH = BITS - 4;
@@ -133,6 +136,10 @@ struct nibble_isa : group_isa_many {
         const floats whole = _mm512_fnmadd_ps(d_minima, _mm512_cvtepi32_ps(minima), _mm512_mul_ps(d, part));
         total = _mm512_fmadd_ps(whole, _mm512_set1_ps(*factor), total);
     }
+    static void add_minima(floats & total, floats part, floats minima, const int32_t * offset, const float * factor) {
+        const floats whole = _mm512_fnmadd_ps(minima, _mm512_cvtepi32_ps(_mm512_set1_epi32(*offset)), part);
+        total = _mm512_fmadd_ps(whole, _mm512_set1_ps(*factor), total);
+    }
     static void add_nested(floats & total, floats part, floats d, const float * factor) {
         total = _mm512_fmadd_ps(_mm512_mul_ps(d, part), _mm512_set1_ps(*factor), total);
     }
@@ -152,6 +159,8 @@ const kernel_set * avx512_vnni_kernels() {
             nested_kernels<nibble_isa, TILE>(5, absolute_maximum_256, quantize_256),
             nested_kernels<nibble_isa, TILE>(6, absolute_maximum_256, quantize_256),
         },
+        { 4, TILE, 1, absolute_maximum_256, quantize_256, multiply_tiles<minima<nibble_isa, 4>::tile, TILE, 1> },
+        { 4, TILE, 1, absolute_maximum_256, quantize_256, multiply_tiles<groups<nibble_isa, 8>::tile, TILE, 1>, 128 },
     };
     return &k;
 }

@@ -12,8 +12,12 @@ constexpr int AVX512_TILE = 8;
 
 // sums + codes x four activations, which the instruction repeats itself; gcc would load and repeat them first.
 inline __m512i add_products(__m512i sums, __m512i codes, const int8_t * q) {
+#ifdef EDGELLM_AVX512_MODEL
+    return _mm512_dpbusd_epi32(sums, codes, q);
+#else
     __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sums) : "v"(codes), "m"(*(const int32_t (*)[1]) q));
     return sums;
+#endif
 }
 
 // The sums of N tokens and PANELS panels: four activations, once in a register, serve all panels.

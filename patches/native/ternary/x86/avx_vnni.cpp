@@ -158,6 +158,8 @@ const kernel_set * avx_vnni_kernels() {
             nested_kernels<nested_isa, TILE>(5, absolute_maximum_256, quantize_256),
             nested_kernels<nested_isa, TILE>(6, absolute_maximum_256, quantize_256),
         },
+        { 4, TILE, 1, absolute_maximum_256, quantize_256, multiply_tiles<minima<nested_isa, 4>::tile, TILE, 1> },
+        { 4, TILE, 1, absolute_maximum_256, quantize_256, multiply_tiles<groups<nibble_isa, 8>::tile, TILE, 1>, 128 },
     };
     return &k;
 }

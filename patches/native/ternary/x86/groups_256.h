@@ -54,6 +54,9 @@ struct group_isa_256 {
     }
     template <int BITS, int STEP>
     static codes field(const wide_segment & s) {
+        if constexpr (BITS == 8) {
+            return read_block(s.blocks + STEP*BLOCK_BYTES);
+        }
         const codes low = bits<STEP%2*4>(read_block(s.blocks + STEP/2*BLOCK_BYTES), 15);
         if constexpr (BITS > 4) {  // the high bits, moved to bit 4
             constexpr int HIGH = BITS - 4;
@@ -117,6 +120,12 @@ struct nested_isa_256 : group_isa_256 {
         const __m256 f = _mm256_broadcast_ss(factor);
         total.lo = _mm256_fmadd_ps(_mm256_fnmadd_ps(d_minima.lo, minima.lo, _mm256_mul_ps(d.lo, part.lo)), f, total.lo);
         total.hi = _mm256_fmadd_ps(_mm256_fnmadd_ps(d_minima.hi, minima.hi, _mm256_mul_ps(d.hi, part.hi)), f, total.hi);
+    }
+    static void add_minima(floats & total, const floats & part, const floats & minima, const int32_t * offset,
+                           const float * factor) {
+        const __m256 o = _mm256_cvtepi32_ps(_mm256_set1_epi32(*offset)), f = _mm256_broadcast_ss(factor);
+        total.lo = _mm256_fmadd_ps(_mm256_fnmadd_ps(minima.lo, o, part.lo), f, total.lo);
+        total.hi = _mm256_fmadd_ps(_mm256_fnmadd_ps(minima.hi, o, part.hi), f, total.hi);
     }
     static void add_nested(floats & total, const floats & part, const floats & d, const float * factor) {
         const __m256 f = _mm256_broadcast_ss(factor);
