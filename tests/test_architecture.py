@@ -46,7 +46,7 @@ OWNERS = {
         "serve/",
         "evaluation/",
     },
-    "starlette": {"serve/"},
+    "starlette": {"serve/", "mcp_http.py"},
     "uvicorn": {"serve/http/listener.py"},
     "python_multipart": {"serve/http/multipart.py"},
     "aiohttp": {"serve/workers/upstream.py"},

@@ -24,7 +24,7 @@ class Talk:
 
     def __init__(self) -> None:
         command = ["-m", "edgellm", "chat", "smollm2", "--private", "--server", "never", "--tools", "fetch",
-                   "--temp", "0", "--max-tokens", "8"]  # fmt: skip
+                   "--temp", "0", "--max-tokens", "60"]  # fmt: skip
         self.child = pexpect.spawn(sys.executable, command, encoding="utf-8", dimensions=(ROWS, COLUMNS), timeout=120)
         self._screen = pyte.Screen(COLUMNS, ROWS)
         self._stream = pyte.Stream(self._screen)
