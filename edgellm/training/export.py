@@ -20,7 +20,7 @@ from edgellm.formats.gguf_writer import GGUFWriter
 from edgellm.formats.quant_types import QuantType, named_type
 from edgellm.formats.ternary import Bytes, i2_s_tail
 from edgellm.progress import Progress, Report, silent
-from edgellm.training.base_model import EXACT_TYPES, BaseModel
+from edgellm.training.base_model import BaseModel
 from edgellm.training.decoder import Decoder
 from edgellm.training.linear import CodeLinear, LatentLinear, TrainedLinear
 from edgellm.training.method import lora_layers
@@ -131,6 +131,3 @@ def _encoded(slab: Slab, target: QuantType) -> Iterator[Bytes]:
     yield slab.encode(target)
     if target.name == "I2_S" and isinstance(slab, Ternary):
         yield np.frombuffer(i2_s_tail(float(slab.scales[0])), np.uint8)
-
-
-__all__ = ["EXACT_TYPES", "settle", "write_adapter", "write_model", "written_types"]

@@ -10,11 +10,8 @@ from importlib import import_module
 
 from edgellm.errors import UsageError
 
-# For the Python that runs us: edgellm itself may be a checkout. The CPU's wheel, without gigabytes of CUDA.
-EXTRA = (
-    f"{sys.executable} -m pip install safetensors && "
-    f"{sys.executable} -m pip install torch --index-url https://download.pytorch.org/whl/cpu"
-)
+# For the Python that runs us: edgellm itself may be a checkout.
+EXTRA = f"{sys.executable} -m pip install 'torch>=2.6' 'safetensors>=0.4'"
 
 
 def require_extra() -> None:
@@ -23,5 +20,5 @@ def require_extra() -> None:
         try:
             import_module(package)
         except ImportError as error:
-            why = f"the package {error.name} is missing; torch for the CPU takes 750 MB, with CUDA over 4 GB"
+            why = f"the package {error.name} is missing; torch takes 750 MB as its build for CPUs, over 4 GB with CUDA"
             raise UsageError("fine-tuning needs the extra edgellm[train]", why=why, hint=EXTRA) from error

@@ -145,9 +145,15 @@ class FineTuneJob:
             report(Progress("measuring the held-out loss"))
             self._before = loop.held_out_loss()
             self._note({"step": 0, "held_out": self._before})
-        saved = self._done
+        saved, between = self._done, True
+        steps = loop.run(self._done, interrupted)
         try:
-            for step in loop.run(self._done, interrupted):
+            while True:
+                between = False  # what stops a step halfway leaves weights that are of no step
+                step = next(steps, None)
+                between = True
+                if step is None:
+                    return
                 self._done = step.step
                 self._note({**asdict(step), "memory": memory.resident()})
                 if step.step % self.request.options.save_every == 0:
@@ -156,7 +162,7 @@ class FineTuneJob:
                 self._seconds = time.monotonic() - began
                 yield step
         finally:
-            if self._done > saved:
+            if between and self._done > saved:
                 state.save(self.work.path, self._done, trained, loop.optimizer)
 
     def finish(self, *, report: Report = silent) -> FineTuned:

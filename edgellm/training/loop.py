@@ -122,7 +122,7 @@ class TrainingLoop:
         """The mean negative log-likelihood of the learnt tokens of rows."""
         self.model.eval()
         total = 0.0
-        with torch.no_grad(), self._precision():
+        with torch.no_grad():
             for first in range(0, len(rows), self.plan.micro):
                 batch = BatchTensors.of(rows[first : first + self.plan.micro], self.device)
                 total += float(answer_loss(self.model, batch))

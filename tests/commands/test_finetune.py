@@ -17,6 +17,7 @@ from edgellm.weights.convert.converter import convert
 from tests.commands.cli import data, edgellm, edgellm_here, error
 from tests.conftest import REAL
 from tests.serve.server import Server
+from tests.training import dates
 from tests.training.tiny import SMALL, abbreviations, write_pairs
 from tests.weights import checkpoint_maker as make
 
@@ -169,3 +170,28 @@ def test_ctrl_c_keeps_the_last_step(base: Path) -> None:
     assert process.wait() == 130 and "--resume" in words
     done = json.loads(metrics.read_text().splitlines()[-1])["step"]
     assert Path(f"out.training/step-{done:09}.safetensors").is_file()
+
+
+@pytest.mark.soak
+@pytest.mark.model
+def test_the_worked_example(base: Path, smollm2: Path) -> None:
+    """SmolLM2 writes no date as the house does; with the adapter at least 18 of 20 dates that it was not trained on."""
+    dates.write_examples(Path("dates.jsonl"))
+    how = ("--epochs", "2", "--rate", "1e-3", "--json")
+    trained = edgellm("finetune", str(smollm2), "dates.jsonl", "-o", "dates.gguf", *how, timeout=7200)
+    found = data(trained)["result"]
+    assert found["held_out_after"] < found["held_out_before"] / 4
+    assert right_dates(smollm2, "before.jsonl") == 0
+    assert right_dates(smollm2, "after.jsonl", "--lora", "dates.gguf") >= 18
+
+
+def right_dates(model: Path, output: str, *more: str) -> int:
+    """How many of 20 dates a model writes as the house does."""
+    asked = dates.questions()
+    rows = [{"custom_id": answer, "prompt": question} for question, answer in asked]
+    Path("questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ("batch", "questions.jsonl", "-o", output, "-m", str(model), "--temp", "0", "-n", "20", *more)
+    assert edgellm(*command, timeout=1800).returncode == 0
+    answers = [json.loads(line) for line in Path(output).read_text().splitlines()]
+    said = {row["custom_id"]: row["response"]["body"]["choices"][0]["message"]["content"].strip() for row in answers}
+    return sum(said[answer] == answer for _, answer in asked)
