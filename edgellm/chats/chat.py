@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING
 
 from edgellm.chats.model import ChatModel
 from edgellm.chats.record import ChatRecord
-from edgellm.chats.reply import Reply, document_reply, plain_reply, tool_reply
-from edgellm.chats.summary import SUMMARISE, WHOLE, SummaryTurn, summary_turn
 from edgellm.chats.transcript import read, write
 from edgellm.documents.answers.options import document_options, is_greeting
 from edgellm.engine.sampling import Sampling, shifted
@@ -39,7 +37,9 @@ from edgellm.run.telemetry import Stats
 from edgellm.tools.record import CallRecord
 
 if TYPE_CHECKING:
+    from edgellm.chats.reply import Reply
     from edgellm.chats.store import ChatStore, SavedChat
+    from edgellm.chats.summary import SummaryTurn
     from edgellm.documents.answers.dialogue import Consultation, QuestionSource
     from edgellm.documents.answers.question import DocumentAnswer
     from edgellm.tools.in_use import ToolsInUse
@@ -229,6 +229,8 @@ class Chat:
             UsageError: there is nothing to summarise.
             PromptTooLong: not even the first turn fits.
         """
+        from edgellm.chats.summary import SUMMARISE, WHOLE
+
         plain = replace(self.options, structure=None)  # a summary is for the model, in no form
         sampling = plain.sampling(self.model.recipe)
         asked = self._summary_turn()
@@ -281,6 +283,8 @@ class Chat:
 
     def _begin_reply(self, messages: Sequence[Message], limits: Limits) -> Reply:
         """The answer to the last message: from documents if they are in use, or with tools."""
+        from edgellm.chats.reply import document_reply, plain_reply, tool_reply
+
         n_ctx = self.model.plan.n_ctx
         if self.tools is not None:
             self._reply = tool_reply(self._session, messages, self.tools, n_ctx=n_ctx)
@@ -325,6 +329,8 @@ class Chat:
     def _answered_again(
         self, messages: Sequence[Message], looped: Turn | None, sampling: Sampling, limits: Limits
     ) -> Generator[Event, None, None]:
+        from edgellm.chats.reply import Reply
+
         reply = Reply(self._session, looped, self.options.structure) if looped else self._begin_reply(messages, limits)
         turn, n_kept = reply.turn, len(reply.turn.pieces)
         try:
@@ -342,6 +348,8 @@ class Chat:
         return last if is_ours and last is not None and last.reason == "repetition" else None
 
     def _summary_turn(self) -> SummaryTurn:
+        from edgellm.chats.summary import summary_turn
+
         messages, n_ctx = self._record.messages, self.model.plan.n_ctx
         n_head = len(messages) - len(self._record.entries)
         return summary_turn(self._session, messages, n_head=n_head, n_ctx=n_ctx)

@@ -21,13 +21,13 @@ from edgellm.run.events import End, Event
 from edgellm.run.generation import Limits
 from edgellm.run.message import Message
 from edgellm.run.session import Turn
-from edgellm.run.structure import Structure
 from edgellm.run.telemetry import Stats
 from edgellm.tools.record import CallRecord
 
 if TYPE_CHECKING:
     from edgellm.documents.answers.dialogue import Consultation, QuestionSource
     from edgellm.documents.answers.question import DocumentAnswer
+    from edgellm.run.structure import Structure
     from edgellm.tools.in_use import ToolsInUse
     from edgellm.tools.rounds import ToolRounds
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.chats.chat import SUMMARISE, Chat
+from edgellm.chats.chat import Chat
 from edgellm.chats.store import ChatStore
+from edgellm.chats.summary import SUMMARISE
 from edgellm.engine.fake import FakeModel
 from edgellm.errors import AnswerMismatch, ChatNotFound, PromptTooLong, UnsupportedModel, UsageError
 from edgellm.models.fit.memory import RunPlan

@@ -127,7 +127,7 @@ def random_callers(
     directory = tmp_path_factory.mktemp("required")
     plain = write_bos_model(directory / "plain.gguf", vocabularies)
     files = [write_tool_model(plain, directory / f"{name}.gguf", shown) for name, shown in SHOWN.items()]
-    with start(*map(str, files), "--slots", "2", "--ctx-size", "2048") as server:
+    with start(*map(str, files), "--slots", "2", "--ctx-size", "2048", "--tools", "clock") as server:
         yield server
 
 
@@ -202,3 +202,17 @@ def test_other_protocols_have_it_too(random_callers: Server) -> None:
         (block,) = streamed.get_final_message().content
     assert block.type == "tool_use"
     check(block.name, block.input)
+
+
+@pytest.mark.engine
+def test_models_that_know_tools_get_those_of_the_server(random_callers: Server) -> None:
+    """Their weights are random: what they write is nothing, but the calls and the answer come in good order."""
+    client = openai.OpenAI(base_url=f"{random_callers.url}/v1", api_key="none", max_retries=0, timeout=120)
+    asked: Any = {"model": "hermes", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 60,
+                  "extra_body": {"server_tools": ["clock"]}}  # fmt: skip
+    free = client.chat.completions.create(**asked)
+    assert free.choices[0].finish_reason in ("stop", "length") and not free.choices[0].message.tool_calls
+    named: Any = {"type": "function", "function": {"name": "clock"}}
+    forced = client.chat.completions.create(**{**asked, "max_tokens": 200}, tool_choice=named)
+    (call, *_) = forced.model_dump()["edgellm"]["tools"]
+    assert call["name"] == "clock" and isinstance(json.loads(call["arguments"]), dict)
