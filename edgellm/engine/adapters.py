@@ -2,7 +2,7 @@
 
     adapter = parse_adapter("dates-lora.gguf:0.5")
     check_adapter(adapter.path, Path("smollm2.gguf"))
-    model.use_adapters([adapter])                      # contexts that are opened afterwards have it
+    loaded.use_adapters([adapter])                     # contexts that are opened afterwards have it
 
 The base's weights stay as they are, packed or not: the engine adds the product of the two small matrices to what a
 layer computes.

@@ -1,8 +1,9 @@
 """The examples to learn from: JSON Lines of chats, of prompts with completions, or of texts; or one plain text.
 
-    read_examples(Path("chats.jsonl"))     # {"messages": [{"role": "user", "content": "..."}, ...]} on each line
-    read_examples(Path("pairs.jsonl"))     # {"prompt": "...", "completion": "..."}
-    read_examples(Path("book.txt"))        # one text
+    found = read_examples(path)
+
+Lines are {"messages": [{"role": "user", "content": "..."}, ...]}, {"prompt": "...", "completion": "..."} or
+{"text": "..."}; a file that does not end in .jsonl is one text.
 
 Everything is checked before training starts, and every fault is named with its line.
 """

@@ -1,6 +1,6 @@
 """A Llama in torch, written to be read: the blocks of Llama, BitNet and Qwen, with packed sequences.
 
-    model = Decoder(shape, base.weights, Trained(latent=True))
+    model = Decoder(shape, base.weights, latent=True)
     hidden = model(tokens, positions, mask)      # [rows, tokens, n_embd]
     model.logits(hidden)                         # [rows, tokens, n_vocab]
 

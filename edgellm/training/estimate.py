@@ -1,6 +1,6 @@
 """How much memory training takes, before it starts: weights, gradients, optimizer, activations.
 
-    need = estimate(sizes, shape, n_ctx=512, batch=4, checkpointing=False)
+    need = estimate(counts, shape, n_vocab, n_ctx=512, batch=4, chunk=128, checkpointing=False)
     need.total, need.activations
 
 Weights, gradients and Adam's two moments are float32. Activations are those that the backward pass keeps, as this

@@ -1,7 +1,7 @@
 """Writes what was trained as a GGUF file: the same codes, the scales and other weights rounded once to their types.
 
     notes = settle(model, base, trained)       # the model now computes with what the file will hold
-    write_model(base, model, Path("dates.gguf"))
+    write_model(base, model, trained, Path("dates.gguf"))
     write_adapter(base, model, alpha, Path("dates-lora.gguf"))
 
 Metadata, tokenizer and chat template are those of the base. Tensors that were not trained are copied.

@@ -1,6 +1,6 @@
 """The training loop: steps over rows, the held-out loss, checkpoints.
 
-    loop = TrainingLoop(model, trained, rows, held_out, plan)
+    loop = TrainingLoop(model, trained, rows, held_out, plan, device=device)
     for step in loop.run(start=0):
         step.loss, step.held_out
 

@@ -1,7 +1,7 @@
 """The four methods, and which parameters each of them trains.
 
 require_method(base, Method.TERNARY)
-trained = prepare(model, Method.LORA, options)      # the parameters by name; all others are frozen
+trained = prepare(model, Method.LORA, rank=16, alpha=32.0, seed=0)      # the parameters by name; all others are frozen
 """
 
 from __future__ import annotations

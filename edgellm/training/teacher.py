@@ -1,8 +1,8 @@
 """A larger model as a teacher: its log-probabilities for the learnt tokens, computed by our engine.
 
-    teacher = Teacher(weights, n_threads=2)
-    row = teacher.row(row)             # the likeliest tokens at each place, and what is left to all others
-    distance(logits, row)              # KL divergence from the teacher, summed, in nats
+    teacher = Teacher(weights, n_ctx=512, n_threads=2)
+    taught = teacher.rows(rows, device)   # the likeliest tokens at each place, and what is left to all others
+    distance(logits, taught)              # KL divergence from the teacher, summed, in nats
 
 Only the likeliest tokens are kept; all others count as one. The divergence over these outcomes is exact, and at most
 that over all tokens (the data processing inequality).

@@ -1,7 +1,7 @@
 """What a fine-tuning shows: the figures of the live line, and the loss as a small chart.
 
-training_figures(step, n_steps=300, seconds_left=93)   ->  "loss 1.93  held-out 2.10  412 tok/s  1.2 GB  2 min left"
-sparkline([2.3, 2.0, 1.4, 1.1])                        ->  "█▆▂▁"
+training_figures([2.3, 1.9], 2.1, 412.0, 93.0, chart=True)
+sparkline([2.3, 2.0, 1.4, 1.1])  ->  "█▆▃▁"
 """
 
 from __future__ import annotations
