@@ -30,7 +30,6 @@ from edgellm.run.self_test import first_tokens
 from edgellm.run.session import Session
 from edgellm.run.speculation import Speculation
 from edgellm.run.telemetry import Meter
-from edgellm.weights.convert.adapter import ready_adapters
 from edgellm.workspace import LocalModel, Workspace, workspace
 
 if TYPE_CHECKING:
@@ -75,6 +74,8 @@ class OpenModel(LoadedModel):
     def __init__(self, here: Workspace, local: LocalModel, options: LoadOptions, *, report: Report = silent) -> None:
         options = replace(options, tuning=here.tuning(local.path) if options.use_tuning else None)
         if options.adapters:  # what is kept of the model on disk is not theirs
+            from edgellm.weights.convert.adapter import ready_adapters
+
             ready = ready_adapters(options.adapters, local.path, here.settings.cache / "adapters")
             options = replace(options, adapters=ready, prompt_cache=0)
         weights, plan = load_weights(here.engine(), local.path, options, report=report)

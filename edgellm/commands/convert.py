@@ -15,8 +15,8 @@ from edgellm.models.local.description import first_use, kind_of_file
 from edgellm.package_index import fetch
 from edgellm.ui import options
 from edgellm.ui.console import note, print_fields, print_table
+from edgellm.ui.local_checkpoint import find_checkpoint
 from edgellm.ui.local_engine import building_workspace
-from edgellm.ui.local_model import find_checkpoint
 from edgellm.ui.options import QuietOutput
 from edgellm.ui.progress import progress
 from edgellm.ui.render import render

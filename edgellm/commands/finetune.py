@@ -16,15 +16,17 @@ from edgellm.exit_codes import ExitCode
 from edgellm.machine.cpu import usable_cores
 from edgellm.models.local.registration import default_name, register
 from edgellm.progress import Progress, Report
+from edgellm.training.begin import begin
 from edgellm.training.extra import require_extra
-from edgellm.training.options import FineTuneOptions, Method
+from edgellm.training.options import FineTuneOptions, FineTuneRequest, Method
 from edgellm.training.plan import FineTunePlan
 from edgellm.training.result import FineTuned
 from edgellm.ui import options
 from edgellm.ui.console import is_terminal, note, print_fields
 from edgellm.ui.interrupt import Interrupt
+from edgellm.ui.local_checkpoint import find_checkpoint
 from edgellm.ui.local_engine import building_workspace
-from edgellm.ui.local_model import find_checkpoint, find_model
+from edgellm.ui.local_model import find_model
 from edgellm.ui.options import QuietOutput
 from edgellm.ui.progress import progress
 from edgellm.ui.render import render
@@ -127,8 +129,6 @@ def finetune(
               edgellm finetune smollm2 chats.jsonl -o dates.gguf --resume
     """
     require_extra()
-    from edgellm.training.job import FineTuneJob, FineTuneRequest
-
     target = file if file.suffix == ".gguf" else file.with_name(f"{file.name}.gguf")
     here = building_workspace(offline=offline, quiet=output.silent)
     name = _free_name(here, target)
@@ -143,7 +143,7 @@ def finetune(
     request = FineTuneRequest(source, data, target, chosen)
     codec = Quantizer(here.installed_engine.libraries, usable_cores())
     with progress(quiet=output.silent) as report:
-        job = FineTuneJob.prepare(request, here.engine(), codec, report=report)
+        job = begin(request, here.engine(), codec, report=report)
     with job:
         if not output.as_json:
             _print_plan(job.plan)

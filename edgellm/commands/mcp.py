@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from edgellm.library import DEFAULT_EMBEDDER
+from edgellm.mcp_http import PATH, address, serve_http
 from edgellm.mcp_server import McpOffer, offered_tools, serve_stdio
 from edgellm.serve.http.origins import Origins
 from edgellm.serve.options import ServeOptions
@@ -109,8 +110,6 @@ def _guarded(keys: list[str] | None, hosts: list[str] | None, origins: list[str]
 
 def _over_http(offer: McpOffer, http: str, guarded: ServeOptions, tools: list[str], output: JsonOutput) -> HostEntry:
     """Serve over HTTP; with --json only print the entry, which names no key but where it goes."""
-    from edgellm.mcp_http import PATH, address, serve_http  # a web server, which a host's own program does not need
-
     options = address(http, guarded)
     headers = {"headers": {"Authorization": "Bearer ${KEY}"}} if options.api_keys else {}
     entry = HostEntry({"edgellm": {"url": f"{options.url}{PATH}", **headers}}, tools)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -38,7 +37,7 @@ from edgellm.training.decoder import Decoder
 from edgellm.training.decoder_shape import DecoderShape
 from edgellm.training.loop import LoopPlan, TrainingLoop, TrainingStep
 from edgellm.training.method import default_method, prepare, require_method
-from edgellm.training.options import DEFAULT_RATES, FineTuneOptions, Method
+from edgellm.training.options import DEFAULT_RATES, FineTuneOptions, FineTuneRequest, Method
 from edgellm.training.plan import FineTunePlan, Fitter, count_parameters
 from edgellm.training.result import FineTuned
 from edgellm.training.sequences import Row, TokenSequence, pack, split, tokenize
@@ -48,16 +47,6 @@ from edgellm.units import size
 
 _DEFAULT_LENGTH, _STEP = 512, 64
 _BF16 = {"amx_bf16", "avx512_bf16", "bf16"}
-
-
-@dataclass(frozen=True, slots=True)
-class FineTuneRequest:
-    """What to train on what: `model` is a GGUF file or a checkpoint directory, `output` the GGUF file to write."""
-
-    model: Path
-    data: Path
-    output: Path
-    options: FineTuneOptions
 
 
 class FineTuneJob:

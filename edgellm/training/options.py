@@ -78,3 +78,13 @@ class FineTuneOptions:
     def scale_alpha(self) -> float:
         """The alpha of LORA: by default twice the rank, so the product counts twice."""
         return 2.0 * self.rank if self.alpha is None else self.alpha
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuneRequest:
+    """What to train on what: `model` is a GGUF file or a checkpoint directory, `output` the GGUF file to write."""
+
+    model: Path
+    data: Path
+    output: Path
+    options: FineTuneOptions

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from edgellm.engine.llama import LlamaEngine
 from edgellm.engine.quantize import Quantizer
-from edgellm.training.job import FineTuneJob, FineTuneRequest
-from edgellm.training.options import FineTuneOptions
+from edgellm.training.job import FineTuneJob
+from edgellm.training.options import FineTuneOptions, FineTuneRequest
 from edgellm.training.result import FineTuned
 from tests.weights.numpy_models import Shape
 

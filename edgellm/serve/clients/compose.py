@@ -77,8 +77,8 @@ services:
   pull:
     build: *source
     image: localhost/edgellm
-    entrypoint: [sh, -ec, 'edgellm pull "$$0"; edgellm pull {EMBEDDER}', "{MODEL}"]
-    command: []
+    entrypoint: [sh, -ec, 'for model; do "$$0" pull "$$model"; done', edgellm]
+    command: ["{MODEL}", {EMBEDDER}]
     environment: *settings
     volumes: [edgellm:/data]
 
