@@ -158,16 +158,15 @@ def test_a_killed_run_goes_on_to_the_same_file(base: Path) -> None:
 @pytest.mark.soak
 def test_ctrl_c_keeps_the_last_step(base: Path) -> None:
     command = ("finetune", "base.gguf", "pairs.jsonl", "-o", "out.gguf", "--steps", "4000", *QUICK)
-    process = subprocess.Popen([sys.executable, "-m", "edgellm", *command], stderr=subprocess.PIPE)
-    end = time.monotonic() + 300
     metrics = Path("out.training/metrics.jsonl")
-    while not metrics.is_file() or len(metrics.read_text().splitlines()) < 4:
-        assert time.monotonic() < end and process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    words = process.stderr.read().decode()
-    assert process.wait() == 130 and "--resume" in words
+    with subprocess.Popen([sys.executable, "-m", "edgellm", *command], stderr=subprocess.PIPE) as process:
+        end = time.monotonic() + 300
+        while not metrics.is_file() or len(metrics.read_text().splitlines()) < 4:
+            assert time.monotonic() < end and process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        words = process.communicate()[1].decode()
+    assert process.returncode == 130 and "--resume" in words
     done = json.loads(metrics.read_text().splitlines()[-1])["step"]
     assert Path(f"out.training/step-{done:09}.safetensors").is_file()
 
