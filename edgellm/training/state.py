@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from edgellm.errors import CorruptFile, DiskFull, FileAccessError
-from edgellm.files import require_space, sync_directory
+from edgellm.files import require_space, sync_directory, sync_file
 
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -43,7 +43,7 @@ def save(directory: Path, step: int, trained: Mapping[str, nn.Parameter], optimi
     try:
         save_file({name: each.contiguous() for name, each in tensors.items()}, part)
         with part.open("rb") as file:
-            os.fsync(file.fileno())
+            sync_file(file)
         part.replace(path)
         sync_directory(directory)
     except (OSError, safetensors.SafetensorError) as error:
