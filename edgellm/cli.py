@@ -50,8 +50,8 @@ REFUSALS = frozenset(
 )
 # Python with numpy, the largest library that most verbs need, and room to work.
 LEAST_ADDRESS_SPACE = 180_000_000
-# The loader's words when there is no address space left for a library.
-NO_MEMORY_FOR_LIBRARY = re.compile(r"failed to map segment|cannot allocate memory", re.IGNORECASE)
+# The words when there is no address space left for a library, or for a thread's stack.
+NO_MEMORY = re.compile(r"failed to map segment|cannot allocate memory|can't start new thread", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,8 +414,8 @@ def failures(arguments: Sequence[str], meta: Mapping[str, Any] | None = None) ->
             raise
         _flush_or_discard()
         leave(known)
-    except (MemoryError, ImportError) as error:
-        if isinstance(error, ImportError) and not NO_MEMORY_FOR_LIBRARY.search(str(error)):
+    except (MemoryError, ImportError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
             raise
         leave(_too_little())
     except KeyboardInterrupt:
@@ -528,6 +528,10 @@ def main() -> None:
             f"{LEAST_ADDRESS_SPACE / 1e6:.0f} MB are needed\n  try: {error.hint}\n"
         )
         sys.exit(error.exit_code)
+    if limit != resource.RLIM_INFINITY:
+        from edgellm.machine.arena import share_one_arena
+
+        share_one_arena()
     prepare_streams()
     sys.unraisablehook = _keep_interrupt
     # numpy's BLAS would take memory and a thread for every core, and we never compute products with it.
