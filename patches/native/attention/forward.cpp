@@ -133,6 +133,10 @@ class attention {
     }
 
     void add_scores(const block & b, int64_t first_tile, int64_t last_tile) const {
+        row_facts facts[BLOCK_ROWS];
+        for (int64_t row = 0; row < b.n; ++row) {
+            facts[row] = facts_of(b, row);
+        }
         for (int64_t tile = first_tile; tile < last_tile; ++tile) {
             const float * queries[BLOCK_ROWS];
             float * scores[BLOCK_ROWS];
@@ -140,13 +144,13 @@ class attention {
             int n = 0;
             bool seen = false;
             for (int64_t row = 0; row < b.n; ++row) {
-                if (row == 0 || has_mask_per_head() || (b.first + row) % p_.group == 0) {
-                    seen = sees(b, row, tile);
+                if (row == 0 || facts[row].mask != facts[row - 1].mask) {
+                    seen = sees(facts[row], tile);
                 }
                 b.largest[row*p_.n_tiles + tile] = -INFINITY;
                 if (seen) {
                     rows[n]    = row;
-                    queries[n] = query(b, row);
+                    queries[n] = facts[row].query;
                     scores[n]  = scores_of(b, row, tile);
                     ++n;
                 }
@@ -161,7 +165,7 @@ class attention {
                 kernels_.multiply(queries, scores, n, (const char *) keys_, TILE*sizeof(float), p_.key_size, TILE, false);
             }
             for (int i = 0; i < n; ++i) {
-                b.largest[rows[i]*p_.n_tiles + tile] = finish_scores(b, rows[i], tile, scores[i]);
+                b.largest[rows[i]*p_.n_tiles + tile] = finish_scores(facts[rows[i]], tile, scores[i]);
             }
         }
     }
@@ -230,14 +234,26 @@ class attention {
     int64_t stream(const block & b) const { return b.unit/k_->ne[2]; }
     int64_t token(const block & b, int64_t row) const { return (b.first + row)/p_.group; }
     int64_t head(const block & b, int64_t row) const { return b.unit%k_->ne[2]*p_.group + (b.first + row)%p_.group; }
-    bool has_mask_per_head() const { return mask_ != nullptr && mask_->ne[2] > 1; }
+
+    // What is the same for all tiles of a row: finding it takes a dozen divisions.
+    struct row_facts {
+        const float    * query;
+        const uint16_t * mask;  // of the first key; null where there is none
+        float            slope;
+    };
+    row_facts facts_of(const block & b, int64_t row) const {
+        const int64_t head = this->head(b, row);
+        const char * mask  = nullptr;
+        if (mask_ != nullptr) {
+            mask = (const char *) mask_->data + token(b, row)*mask_->nb[1] + head%mask_->ne[2]*mask_->nb[2] +
+                   stream(b)%mask_->ne[3]*mask_->nb[3];
+        }
+        const char * query = (const char *) q_->data + token(b, row)*q_->nb[1] + head*q_->nb[2] + stream(b)*q_->nb[3];
+        return { (const float *) query, (const uint16_t *) mask, slope(head) };
+    }
 
     float * scores_of(const block & b, int64_t row, int64_t tile) const {
         return b.scores + (row*p_.n_tiles + tile)*TILE;
-    }
-    const float * query(const block & b, int64_t row) const {
-        return (const float *) ((const char *) q_->data + token(b, row)*q_->nb[1] + head(b, row)*q_->nb[2] +
-                                stream(b)*q_->nb[3]);
     }
     float * result(const block & b, int64_t row) const {
         return (float *) op_->data + ((stream(b)*p_.n_tokens + token(b, row))*p_.n_heads + head(b, row))*p_.value_size;
@@ -247,15 +263,11 @@ class attention {
         return (const char *) cache->data + tile*TILE*cache->nb[1] + unit%cache->ne[2]*cache->nb[2] +
                unit/cache->ne[2]/per_stream*cache->nb[3];
     }
-    const uint16_t * mask_of(const block & b, int64_t row, int64_t tile) const {
-        return (const uint16_t *) ((const char *) mask_->data + token(b, row)*mask_->nb[1] +
-                                   head(b, row)%mask_->ne[2]*mask_->nb[2] + stream(b)%mask_->ne[3]*mask_->nb[3]) + tile*TILE;
-    }
-    bool sees(const block & b, int64_t row, int64_t tile) const {
-        if (mask_ == nullptr) {
+    bool sees(const row_facts & row, int64_t tile) const {
+        if (row.mask == nullptr) {
             return true;
         }
-        const uint16_t * mask = mask_of(b, row, tile);
+        const uint16_t * mask = row.mask + tile*TILE;
         const int64_t n = keys_in(tile);
         bool seen = false;
         for (int64_t i = 0; i < n; ++i) {
@@ -291,15 +303,15 @@ class attention {
                         : powf(powf(2.0f, -max_bias_/2/n), 2*(head - n) + 1);
     }
 
-    float finish_scores(const block & b, int64_t row, int64_t tile, float * scores) const {
+    float finish_scores(const row_facts & row, int64_t tile, float * scores) const {
         uint16_t mask[TILE] = {};
         const uint16_t * masks = mask;
         const int64_t n = keys_in(tile);
-        if (mask_ != nullptr && n == TILE) {
-            masks = mask_of(b, row, tile);
+        if (row.mask != nullptr && n == TILE) {
+            masks = row.mask + tile*TILE;
         } else {
-            if (mask_ != nullptr) {
-                memcpy(mask, mask_of(b, row, tile), n*sizeof(uint16_t));
+            if (row.mask != nullptr) {
+                memcpy(mask, row.mask + tile*TILE, n*sizeof(uint16_t));
             }
             std::fill(mask + n, mask + TILE, HIDDEN);
         }
@@ -310,7 +322,7 @@ class attention {
             }
             scale = 1.0f;
         }
-        return kernels_.mask_scores(scores, masks, scale, slope(head(b, row)));
+        return kernels_.mask_scores(scores, masks, scale, row.slope);
     }
 };
 

@@ -88,6 +88,11 @@ void multiply_rows(const float * const * a, float * const * c, int n, const char
     for (; column + 16*Isa::VECTORS <= n_cols; column += 16*Isa::VECTORS) {
         multiply_block<Isa, Element, ROWS, Isa::VECTORS>(a, c, b, stride, n_inner, column, add);
     }
+    if constexpr (Isa::VECTORS > 2) {  // heads of 96: one vector at a time would wait for its sums
+        for (; column + 32 <= n_cols; column += 32) {
+            multiply_block<Isa, Element, ROWS, 2>(a, c, b, stride, n_inner, column, add);
+        }
+    }
     for (; column < n_cols; column += 16) {
         multiply_block<Isa, Element, ROWS, 1>(a, c, b, stride, n_inner, column, add);
     }

@@ -10,7 +10,7 @@ namespace edgellm::attention {
 namespace {
 
 struct avx512 {
-    static constexpr int ROWS = 4, VECTORS = 4;
+    static constexpr int ROWS = 6, VECTORS = 4;
     using vector = __m512;
     using counts = __m512i;
 
