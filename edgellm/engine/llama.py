@@ -215,6 +215,11 @@ class LlamaModel:
         length = self._c.llama_model_meta_val_str(self._pointer, key.encode(), buffer, len(buffer))
         return buffer.value.decode(errors="replace") if length >= 0 else ""
 
+    @property
+    def split(self) -> Split | None:
+        """Which layers are on which machine; None if all are here."""
+        return self._spread.split if self._spread else None
+
     def token_text(self, token: int) -> str:
         """Return a token as the vocabulary writes it; see `base.Model`."""
         if token == NULL_TOKEN:

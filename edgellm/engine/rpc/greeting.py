@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +53,34 @@ def ask_facts(address: Address, stamp: str | None = None) -> WorkerFacts:
     connection, facts = greet(address, FACTS, stamp)
     connection.close()
     return facts
+
+
+def ask_all(addresses: Sequence[Address], stamp: str | None = None) -> list[WorkerFacts | WorkerLost | WorkerRefused]:
+    """Ask several workers at once; in place of the facts of one that cannot be used there is the error."""
+    answers: dict[Address, WorkerFacts | WorkerLost | WorkerRefused] = {}
+
+    def ask(address: Address) -> None:
+        try:
+            answers[address] = ask_facts(address, stamp)
+        except (WorkerLost, WorkerRefused) as error:
+            answers[address] = error
+
+    threads = [threading.Thread(target=ask, args=(address,)) for address in addresses]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [answers[address] for address in addresses]
+
+
+def require_all(addresses: Sequence[Address], stamp: str | None = None) -> list[WorkerFacts]:
+    """Ask several workers at once; raises the first error."""
+    found = []
+    for answer in ask_all(addresses, stamp):
+        if not isinstance(answer, WorkerFacts):
+            raise answer
+        found.append(answer)
+    return found
 
 
 def greet(address: Address, want: str, stamp: str | None, session: str = "") -> tuple[socket.socket, WorkerFacts]:

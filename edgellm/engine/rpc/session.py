@@ -1,7 +1,7 @@
 """One client of a worker: the process that computes for it, and the bytes that go to and fro.
 
-    with Session(engine.libraries, n_threads=8) as session:
-        session.carry(connection)  # until either side ends
+with Session(engine.libraries, n_threads=8) as session:
+    session.carry(connection)  # until either side ends
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Session:
             EngineError: it does not start.
         """
         self.name = secrets.token_hex(8)
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115, `close` closes it
         try:
             self._process, self._inner = self._start(libraries, n_threads)
         except BaseException:

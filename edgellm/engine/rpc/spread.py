@@ -1,9 +1,9 @@
 """The workers of a loaded model: connected, placed, checked after each computation, and let go.
 
-    spread = Spread(split, stamp, libraries)
-    kept = spread.place(params)      # of llama_model_params; keep what it returns until the model is loaded
-    spread.check()                   # raises WorkerLost
-    spread.close()
+spread = Spread(split, stamp, libraries)
+kept = spread.place(params)      # of llama_model_params; keep what it returns until the model is loaded
+spread.check()                   # raises WorkerLost
+spread.close()
 """
 
 from __future__ import annotations

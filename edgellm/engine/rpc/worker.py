@@ -3,7 +3,8 @@
     with WorkerServer(Address("127.0.0.1", 7531), engine, n_threads=8) as server:
         server.run()  # until it is interrupted
 
-There is no password. It listens on the loopback, where an SSH tunnel ends (`tunnel.py`), unless its user says otherwise.
+There is no password. It listens on the loopback, where an SSH tunnel ends (`tunnel.py`), unless its user says
+otherwise.
 """
 
 from __future__ import annotations
@@ -45,7 +46,13 @@ class WorkerServer:
     """The worker's listener. `cap` bounds the memory that it offers, in bytes; `say` is told who comes and goes."""
 
     def __init__(
-        self, address: Address, engine: InstalledEngine, *, n_threads: int, cap: int | None = None, say: Say | None = None
+        self,
+        address: Address,
+        engine: InstalledEngine,
+        *,
+        n_threads: int,
+        cap: int | None = None,
+        say: Say = lambda _: None,
     ) -> None:
         """Listen.
 
@@ -53,7 +60,7 @@ class WorkerServer:
             UsageError: the address cannot be listened on.
         """
         self._engine, self._n_threads, self._cap = engine, n_threads, cap
-        self._say = say or (lambda _: None)
+        self._say = say
         self._turn = threading.Lock()
         self._slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._session: Session | None = None

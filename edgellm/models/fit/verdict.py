@@ -147,7 +147,7 @@ def judge(outline: Outline, plan: RunPlan, room: Room, others: Iterable[Outline]
         UnsupportedModel: the model's heads are not whole blocks of the cache type.
     """
     choose_context(outline.n_ctx_train, plan.n_ctx)
-    _check_cache(outline, plan.kv_type)
+    check_cache(outline, plan.kv_type)
     need = estimate(outline, plan)
     fits = need.fits(room)
     return Fit(
@@ -234,7 +234,7 @@ def choose_plan(
     if max_memory is not None:
         room = replace(room, available=min(room.available, max_memory))
     wanted = default_plan(outline, room, n_ctx=n_ctx, kv_type=kv_type, n_threads=n_threads, n_slots=n_slots)
-    _check_cache(outline, wanted.kv_type)
+    check_cache(outline, wanted.kv_type)
     if max_memory is not None:
         for plan in _smaller_plans(outline, wanted, free_context=n_ctx is None, free_cache=kv_type is None):
             if estimate(outline, plan).fits(room):
@@ -331,7 +331,8 @@ def _round(n_ctx: int) -> int:
     return power * 3 // 2 if n_ctx >= power * 3 // 2 else power
 
 
-def _check_cache(outline: Outline, kind: str) -> None:
+def check_cache(outline: Outline, kind: str) -> None:
+    """Raise UnsupportedModel if the model's heads are not whole blocks of a cache type."""
     if not outline.allows(kind):
         raise UnsupportedModel(
             f"{outline.name} cannot keep its KV cache in {kind.lower()}",
