@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgellm.errors import EngineMissing, ModelNotFound
+from edgellm.engine.rpc.address import parse_addresses
+from edgellm.engine.rpc.greeting import require_all
+from edgellm.errors import EngineMissing, ModelNotFound, UsageError
 from edgellm.exit_codes import ExitCode
 from edgellm.machine import cgroup, memory
 from edgellm.machine.cpu import usable_cores
@@ -17,6 +19,7 @@ from edgellm.machine.memory import Room
 from edgellm.models.fit.memory import RunPlan, describe
 from edgellm.models.fit.named_outline import outline_of_name
 from edgellm.models.fit.remote_outline import offers
+from edgellm.models.fit.split_plan import split_plan
 from edgellm.models.fit.tuned_plan import Tuning, tuned_plan
 from edgellm.models.fit.verdict import Fit, default_plan, judge
 from edgellm.models.hub.retry import Patience
@@ -63,6 +66,8 @@ def fit(
         str | None,
         typer.Option("--max-memory", metavar="SIZE", help="Compare with at most this: 1.5GB."),
     ] = None,
+    workers: options.Workers = None,
+    layers_here: options.LayersHere = None,
     threads: options.Threads = None,
     tuned: options.Tuned = True,
     offline: options.Offline = False,
@@ -77,13 +82,25 @@ def fit(
     Examples: edgellm fit smollm2
               edgellm fit phi-3-mini-128k -c 131072
               edgellm fit qwen2.5-7b --slots 4 --kv q8_0 --ram 8GB
+              edgellm fit qwen2.5-7b --workers 10.0.0.2,10.0.0.3
     """
+    if layers_here is not None and workers is None:
+        raise UsageError("--layers-here is for a model on workers", hint="--workers HOST:PORT")
     here = workspace(offline=offline)
     room = Room(parse_size(ram, "--ram")) if ram else memory.room()
     cap = parse_size(max_memory, "--max-memory") if max_memory else room.available
     room = replace(room, available=min(room.available, cap))
     with progress(quiet=output.silent) as report:
         outline = outline_of_name(model, here.store, here.recipe_directories, lambda: _patient(here.hub), report=report)
+    if workers is not None:
+        facts = require_all(parse_addresses(workers), here.stack.stamp)
+        plan, split = split_plan(
+            outline, room, facts, n_ctx=ctx_size, kv_type=kv, n_threads=threads or usable_cores(), n_slots=slots,
+            n_here=layers_here,
+        )  # fmt: skip
+        together = Room(room.available + sum(each.available for each in facts))
+        spread = replace(judge(outline, plan, together), split=split, fits=True)
+        return render(output, spread, _print_split)
     found = _tuning(here, model) if tuned else None
     tuning = found.with_threads(threads) if found else None
     plan = default_plan(outline, room, n_ctx=ctx_size, kv_type=kv, n_threads=threads or usable_cores(), n_slots=slots)
@@ -124,6 +141,25 @@ def _limit() -> str:
     """What bounds the memory here, if it is not the machine itself."""
     limit = cgroup.memory_limit()
     return "available" if limit is None else f"available, of the {size(limit)} that the control group allows"
+
+
+def _print_split(answer: Fit) -> None:
+    """Print what each machine holds."""
+    split = answer.split
+    if split is None:
+        return
+    plan = describe(RunPlan(answer.n_ctx, answer.n_slots, answer.kv_type))
+    print_fields(
+        [
+            ("model", f"{answer.model}  {count(answer.n_params)} {answer.quant}  {size(answer.n_bytes)}"),
+            ("plan", f"{plan}; the model was trained with {answer.n_ctx_train:,}"),
+        ]
+    )
+    rows = [("here, with embedding and head", str(split.n_here), "", size(split.total), size(split.available))]
+    for each in split.workers:
+        cache = size(each.kv_cache)
+        rows.append((str(each.address), str(each.n_layers), cache, size(each.total), size(each.available)))
+    print_table(("MACHINE", "LAYERS", "KV CACHE", "NEEDS", "AVAILABLE"), rows, right=(1, 2, 3, 4))
 
 
 def _print(answer: Fit, limit: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgellm.engine.base import CONTEXT_PADDING
+from edgellm.engine.rpc.split import Split
 from edgellm.errors import CorruptFile, DoesNotFit, UnsupportedModel
 from edgellm.files import identity
 from edgellm.formats.gguf_file import GGUFFile
@@ -74,7 +75,8 @@ class Fit:
     `largest_context` is the largest context that fits with the requested options (0: none does). `tuning` is what
     `edgellm tune` found for the model; null if it was not run. `packed` bytes of `need.copied` are not copied but
     mapped from a packed file, which processes share. `prompts` is how many bytes the prompts of the model that are kept
-    take on disk.
+    take on disk. `split` says which layers are on which machine, null for a model on one: `available` is then what all
+    machines have together, and `need` is what one alone would need.
     """
 
     model: str
@@ -96,6 +98,7 @@ class Fit:
     tuning: Tuning | None = None
     packed: int = 0
     prompts: int = 0
+    split: Split | None = None
 
 
 def read_outline(path: Path, name: str = "") -> Outline:
