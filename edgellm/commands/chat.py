@@ -117,7 +117,8 @@ def chat(
         if docs is not None:
             use_documents(docs)
         screen = ChatScreen(
-            talk, switch=lambda name: talk.use(models.switch(name)), load_here=load_here, use_documents=use_documents,
+            talk, switch=lambda name: talk.use(models.switch(name)), load_here=load_here,
+            reopen=lambda: talk.use(models.reopen()), use_documents=use_documents,
             collections=names, quiet=output.quiet,
         )  # fmt: skip
         if not (sys.stdin.isatty() and sys.stdout.isatty()):

@@ -101,9 +101,13 @@ class _Needs:
     def _filled(self, limits: Sequence[int], degree: float, n_here: int | None) -> list[int] | None:
         counts, number = [], 0
         for machine, limit in enumerate(limits):
-            first, left = number, limit * (1.0 if machine == 0 and n_here is not None else degree)
-            wanted = n_here if machine == 0 and n_here is not None else len(self.layers)
-            while number < len(self.layers) and number - first < wanted and self.layers[number] <= left:
+            first, fixed = number, n_here is not None and machine == 0
+            left = limit * (1.0 if fixed else degree)
+            most = len(self.layers) if n_here is None or not fixed else n_here
+            while number < len(self.layers) and number - first < most:
+                # Who is named gets one layer, if it has room for that.
+                if self.layers[number] > (left if number > first else max(left, limit)):
+                    break
                 left -= self.layers[number]
                 number += 1
             counts.append(number - first)
