@@ -41,7 +41,7 @@ def parse_addresses(text: str) -> tuple[Address, ...]:
 
 
 def _parse(text: str) -> Address:
-    if text.startswith("["):
+    if text.startswith("[") and "]" in text:
         host, _, port = text[1:].partition("]")
         port = port.removeprefix(":")
     else:

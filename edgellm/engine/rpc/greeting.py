@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgellm.engine.rpc.address import Address
-from edgellm.errors import UsageError, WorkerLost, WorkerRefused
+from edgellm.errors import WorkerLost, WorkerRefused
 
 GREETING = "edgellm-worker"
 PROTOCOL = 1
@@ -146,6 +146,8 @@ def _dial(address: Address) -> socket.socket:
 def _facts(address: Address, message: Message, stamp: str | None) -> WorkerFacts:
     if isinstance(refusal := message.get("refused"), str):
         raise WorkerRefused(f"the worker at {address} refuses", why=refusal[:300], worker=str(address))
+    if isinstance(theirs := message.get("other"), str):
+        raise _other_version(address, theirs[:100], str(stamp))
     version, theirs, session = (message.get(key) for key in ("version", "stamp", "session"))
     n_threads, available = message.get("n_threads"), message.get("available")
     if not all(isinstance(text, str) and len(text) < 100 for text in (version, theirs, session)):
@@ -153,20 +155,16 @@ def _facts(address: Address, message: Message, stamp: str | None) -> WorkerFacts
     if not isinstance(n_threads, int) or not isinstance(available, int) or available < 0:
         raise _stranger(address)
     if stamp is not None and theirs != stamp:
-        what = f"the worker at {address} runs another version"
-        why = f"edgellm {version} with the engine {theirs}; here it is {stamp}"
-        raise WorkerRefused(what, why=why, hint="install the same edgellm on both machines", worker=str(address))
+        raise _other_version(address, str(theirs), stamp)
     return WorkerFacts(address, str(version), str(theirs), n_threads, available, str(session))
+
+
+def _other_version(address: Address, theirs: str, ours: str) -> WorkerRefused:
+    what, why = f"the worker at {address} runs another version", f"its engine is {theirs}, and here it is {ours}"
+    return WorkerRefused(what, why=why, hint="install the same edgellm on both machines", worker=str(address))
 
 
 def _stranger(address: Address) -> WorkerRefused:
     what = f"what listens at {address} is no worker of this edgellm"
     why = "it does not answer as one"
     return WorkerRefused(what, why=why, hint=f"start it with {START_COMMAND} on its machine", worker=str(address))
-
-
-def check_stamp(message: Message, stamp: str) -> None:
-    """In the worker: raise UsageError if the client has another engine."""
-    theirs = message.get("stamp")
-    if theirs not in ("", stamp):
-        raise UsageError(f"it runs another version: its engine is {stamp}, the client's {str(theirs)[:40]}")

@@ -26,7 +26,6 @@ from edgellm.engine.rpc.greeting import (
     PROTOCOL,
     PULSE,
     Message,
-    check_stamp,
     frame,
     read_message,
 )
@@ -118,8 +117,9 @@ class WorkerServer:
 
     def _answer(self, connection: socket.socket, message: Message, peer: str) -> None:
         want = message.get("want")
-        check_stamp(message, self._engine.record.stamp)
-        if want == COMPUTE:
+        if message.get("stamp") not in ("", self._engine.record.stamp):
+            connection.sendall(frame({GREETING: PROTOCOL, "other": self._engine.record.stamp}))
+        elif want == COMPUTE:
             self._compute(connection, peer)
         elif want == PULSE:
             session = self._session

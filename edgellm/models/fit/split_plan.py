@@ -88,6 +88,8 @@ class _Needs:
 
     def counts(self, limits: Sequence[int], *, n_here: int | None, most: float) -> list[int] | None:
         """The layers of each machine, this one first, each filled to the same degree of its limit; None: too little."""
+        if limits[0] < 0 and most <= 1:  # not even embedding and head
+            return None
         low, high = 0.0, most
         best = self._filled(limits, high, n_here)
         for _ in range(_STEPS if best else 0):
