@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edgellm.engine.rpc.address import parse_addresses
+from edgellm.engine.rpc.address import Address, parse_addresses
 from edgellm.errors import BadRequest, UsageError
 from edgellm.machine.memory import resident
 from edgellm.models.fit.memory import SLACK
@@ -458,9 +458,14 @@ def open(  # noqa: A001, always called as edgellm.open
     held = max(0, resident() - SLACK)
     options = LoadOptions(
         n_ctx, n_threads, kv_type, max_memory, system, force, held=held, use_tuning=tuned, prompt_cache=prompt_cache,
-        draft=draft, workers=parse_addresses(",".join(workers)) if workers else (),
+        draft=draft, workers=_addresses(workers),
     )  # fmt: skip
     return OpenModel(here, here.model(name, report=report), options, report=report)
+
+
+def _addresses(workers: Sequence[str]) -> tuple[Address, ...]:
+    """The addresses of workers, given one by one or as `--workers` has them."""
+    return parse_addresses(workers if isinstance(workers, str) else ",".join(workers)) if workers else ()
 
 
 def batch_options(

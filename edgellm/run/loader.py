@@ -245,7 +245,7 @@ class LoadedModel:
         plan, options = self.plan, self.options
         if n_slots <= plan.n_slots:
             return replace(plan, n_slots=n_slots)
-        self._require_whole("several answers at once")
+        self._require_whole("more slots")
         return choose_plan(
             read_outline(self.info.path), self._room(context=False), n_ctx=options.n_ctx, kv_type=plan.kv_type,
             n_threads=plan.n_threads, n_slots=n_slots, max_memory=options.max_memory, force=options.force,
@@ -287,9 +287,9 @@ class LoadedModel:
             self.options = replace(self.options, n_ctx=n_ctx)
 
     def _require_whole(self, what: str) -> None:
-        """Raise UsageError if a part of the model is on workers, whose memory was planned for what it does."""
+        """Raise UsageError if a part of the model is on workers, whose memory was planned for what it does now."""
         if self.options.workers:
-            raise UsageError(f"a model on workers has no {what}", hint="open it again with the --ctx-size it needs")
+            raise UsageError(f"a model on workers cannot be given {what}", hint="open it again with --ctx-size")
 
     def _settle_prompts(self) -> None:
         if self._prompts is not None:

@@ -204,7 +204,7 @@ class Relay:
             self._on_loss(self.lost)
 
     def _loss(self, why: str) -> WorkerLost:
-        hint = "ask again: it is tried with what is left, or start the worker again"
+        hint = "start the worker again, or leave it out of --workers"
         return WorkerLost(f"the worker at {self.address} is lost", why=why, hint=hint, worker=str(self.address))
 
 

@@ -21,6 +21,7 @@ from edgellm.errors import EngineError
 from edgellm.machine.child import how_it_ended, module, tethered
 
 START_SECONDS = 8.0
+CRASH_SECONDS = 0.5
 PIECE = 1 << 20
 # How long the client may be silent on its second connection, in seconds.
 SILENCE = 10.0
@@ -43,6 +44,7 @@ class Session:
             self._errors.close()
             raise
         self._outer: socket.socket | None = None
+        self._is_watched = self._was_left = False
 
     def _start(self, libraries: Path, n_threads: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
         with socket.create_server((LOOPBACK, 0)) as free:
@@ -73,16 +75,25 @@ class Session:
         return self._process.poll() is None
 
     def carry(self, outer: socket.socket) -> None:
-        """Pass bytes between the client and the process until one of them ends."""
+        """Pass bytes between the client and the process until one of them ends.
+
+        A client that never opens its second connection is as good as gone.
+        """
         self._outer = outer
+        unwatched = threading.Timer(SILENCE, lambda: None if self._is_watched else self.end())
+        unwatched.daemon = True
+        unwatched.start()
         back = threading.Thread(target=_pour, args=(self._inner, outer), daemon=True)
         back.start()
         _pour(outer, self._inner)
+        self._was_left = back.is_alive()
+        unwatched.cancel()
         self.end()
         back.join()
 
     def answer_pulse(self, connection: socket.socket) -> None:
         """Send every byte of the client back; end the session when none comes any more."""
+        self._is_watched = True
         connection.settimeout(SILENCE)
         with contextlib.suppress(OSError):
             while self.is_alive and (data := connection.recv(16)):
@@ -98,8 +109,9 @@ class Session:
 
     def close(self) -> str:
         """Kill the process, which has nothing to lose; how it ended if it was not we who ended it, else empty."""
-        with contextlib.suppress(subprocess.TimeoutExpired):  # one that crashed may be about to end
-            self._process.wait(0.2)
+        if not self._was_left:  # it crashed, and may be about to end
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(CRASH_SECONDS)
         status = self._process.poll()
         self._process.kill()
         self._process.wait()

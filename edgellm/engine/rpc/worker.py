@@ -38,6 +38,7 @@ from edgellm.version import __version__
 MOST_CONNECTIONS = 32
 # How long a client waits for another one to be gone, in seconds: as long as it takes to notice that its link is cut.
 TURN_SECONDS = 3.0
+PAUSE_SECONDS = 0.2
 Say = Callable[[str], None]
 
 
@@ -63,6 +64,7 @@ class WorkerServer:
         self._turn = threading.Lock()
         self._slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._session: Session | None = None
+        self._is_closed = False
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         try:
             self._listener = socket.create_server((address.host, address.port), family=family)
@@ -77,7 +79,10 @@ class WorkerServer:
             try:
                 connection, peer = self._listener.accept()
             except OSError:
-                return
+                if self._is_closed:
+                    return
+                time.sleep(PAUSE_SECONDS)  # too many open files, for example
+                continue
             if not self._slots.acquire(blocking=False):
                 connection.close()
                 continue
@@ -85,6 +90,7 @@ class WorkerServer:
 
     def close(self) -> None:
         """Take no more clients, and end the one that is there."""
+        self._is_closed = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
