@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgellm.engine.rpc.address import parse_addresses
-from edgellm.engine.rpc.greeting import require_all
+from edgellm.engine.rpc.hello import require_all
 from edgellm.errors import EngineMissing, ModelNotFound, UsageError
 from edgellm.exit_codes import ExitCode
 from edgellm.machine import cgroup, memory

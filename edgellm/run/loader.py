@@ -448,7 +448,7 @@ def _load_split(engine: Engine, path: Path, options: LoadOptions, *, report: Rep
         WorkerLost, WorkerRefused: a worker cannot be used.
         DoesNotFit: too little memory on all machines together.
     """
-    from edgellm.engine.rpc.greeting import require_all
+    from edgellm.engine.rpc.hello import require_all
     from edgellm.models.fit.split_plan import split_plan
 
     plan, split = split_plan(

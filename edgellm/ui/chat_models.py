@@ -77,7 +77,7 @@ class ChatModels:
         Raises:
             DoesNotFit: there is not enough memory without it; the next try may find it again.
         """
-        from edgellm.engine.rpc.greeting import WorkerFacts, ask_all
+        from edgellm.engine.rpc.hello import WorkerFacts, ask_all
 
         before = self._model
         if not isinstance(before, OpenModel):

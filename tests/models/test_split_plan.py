@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgellm.engine.rpc.address import Address
-from edgellm.engine.rpc.greeting import WorkerFacts
+from edgellm.engine.rpc.hello import WorkerFacts
 from edgellm.engine.rpc.split import Split
 from edgellm.errors import ContextTooLarge, DoesNotFit, UnsupportedModel, UsageError
 from edgellm.machine.memory import Room

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 
 from edgellm.engine.rpc.address import LOOPBACK, Address
-from edgellm.engine.rpc.greeting import COMPUTE, PULSE, greet, reason
+from edgellm.engine.rpc.hello import COMPUTE, PULSE, greet, reason
 from edgellm.errors import WorkerLost, WorkerRefused
 
 RPC_VERSION = 7
@@ -64,7 +64,7 @@ class Relay:
         """Connect. With `on_loss`, a loss is only reported: nothing is answered in the worker's place.
 
         Raises:
-            WorkerLost, WorkerRefused: as `greeting.ask_facts`, or somebody else uses the worker.
+            WorkerLost, WorkerRefused: as `hello.ask_facts`, or somebody else uses the worker.
         """
         self.address = address
         self.n_sent = self.n_received = 0

@@ -18,7 +18,7 @@ from types import TracebackType
 
 from edgellm.engine.builds.installed import InstalledEngine
 from edgellm.engine.rpc.address import Address
-from edgellm.engine.rpc.greeting import (
+from edgellm.engine.rpc.hello import (
     COMPUTE,
     FACTS,
     GREETING,

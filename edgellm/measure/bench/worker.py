@@ -115,7 +115,7 @@ class BenchWorker:
 
     def _split(self) -> Split | None:
         """Which layers go to which worker, with room for the largest of the contexts."""
-        from edgellm.engine.rpc.greeting import require_all
+        from edgellm.engine.rpc.hello import require_all
         from edgellm.models.fit.split_plan import split_plan
         from edgellm.models.fit.verdict import read_outline
 

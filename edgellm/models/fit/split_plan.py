@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from edgellm.engine.rpc.greeting import WorkerFacts
+from edgellm.engine.rpc.hello import WorkerFacts
 from edgellm.engine.rpc.split import Split, WorkerShare
 from edgellm.errors import DoesNotFit, UnsupportedModel, UsageError
 from edgellm.machine.memory import Room

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from edgellm.engine.rpc.address import Address
-from edgellm.engine.rpc.greeting import WorkerFacts, ask_all
+from edgellm.engine.rpc.hello import WorkerFacts, ask_all
 from edgellm.engine.rpc.relay import Relay
 from edgellm.engine.rpc.split import KEPT_HERE, Split
 from edgellm.errors import WorkerLost

@@ -11,7 +11,7 @@ import pytest
 
 from edgellm.engine.builds.installed import InstalledEngine
 from edgellm.engine.rpc.address import DEFAULT_PORT, Address, parse_addresses
-from edgellm.engine.rpc.greeting import ask_all, ask_facts
+from edgellm.engine.rpc.hello import ask_all, ask_facts
 from edgellm.errors import UsageError, WorkerLost, WorkerRefused
 from edgellm.settings import Settings
 from tests.commands.cli import edgellm, error
