@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgellm.engine.rpc.address import parse_addresses
-from edgellm.engine.rpc.hello import require_all
 from edgellm.errors import EngineMissing, ModelNotFound, UsageError
 from edgellm.exit_codes import ExitCode
 from edgellm.machine import cgroup, memory
@@ -19,7 +17,6 @@ from edgellm.machine.memory import Room
 from edgellm.models.fit.memory import RunPlan, describe
 from edgellm.models.fit.named_outline import outline_of_name
 from edgellm.models.fit.remote_outline import offers
-from edgellm.models.fit.split_plan import split_plan
 from edgellm.models.fit.tuned_plan import Tuning, tuned_plan
 from edgellm.models.fit.verdict import Fit, default_plan, judge
 from edgellm.models.hub.retry import Patience
@@ -93,14 +90,11 @@ def fit(
     with progress(quiet=output.silent) as report:
         outline = outline_of_name(model, here.store, here.recipe_directories, lambda: _patient(here.hub), report=report)
     if workers is not None:
-        facts = require_all(parse_addresses(workers), here.stack.stamp)
-        plan, split = split_plan(
-            outline, room, facts, n_ctx=ctx_size, kv_type=kv, n_threads=threads or usable_cores(), n_slots=slots,
+        spread = here.judge_on_workers(
+            outline, room, workers, n_ctx=ctx_size, kv_type=kv, n_threads=threads or usable_cores(), n_slots=slots,
             n_here=layers_here,
         )  # fmt: skip
-        together = Room(room.available + sum(each.available for each in facts))
-        spread = replace(judge(outline, plan, together), split=split, fits=True)
-        return render(output, spread, _print_split)
+        return render(output, spread, _print_machines)
     found = _tuning(here, model) if tuned else None
     tuning = found.with_threads(threads) if found else None
     plan = default_plan(outline, room, n_ctx=ctx_size, kv_type=kv, n_threads=threads or usable_cores(), n_slots=slots)
@@ -143,11 +137,8 @@ def _limit() -> str:
     return "available" if limit is None else f"available, of the {size(limit)} that the control group allows"
 
 
-def _print_split(answer: Fit) -> None:
-    """Print what each machine holds."""
-    split = answer.split
-    if split is None:
-        return
+def _print_machines(answer: Fit) -> None:
+    """Print what each machine would hold."""
     plan = describe(RunPlan(answer.n_ctx, answer.n_slots, answer.kv_type))
     print_fields(
         [
@@ -155,11 +146,12 @@ def _print_split(answer: Fit) -> None:
             ("plan", f"{plan}; the model was trained with {answer.n_ctx_train:,}"),
         ]
     )
-    rows = [("here, with embedding and head", str(split.n_here), "", size(split.total), size(split.available))]
-    for each in split.workers:
-        cache = size(each.kv_cache)
-        rows.append((str(each.address), str(each.n_layers), cache, size(each.total), size(each.available)))
+    rows = [
+        (each.machine, str(each.n_layers), size(each.kv_cache), size(each.total), size(each.available))
+        for each in answer.machines
+    ]
     print_table(("MACHINE", "LAYERS", "KV CACHE", "NEEDS", "AVAILABLE"), rows, right=(1, 2, 3, 4))
+    note("embedding and head are here; a worker keeps the cache of its layers")
 
 
 def _print(answer: Fit, limit: str) -> None:

@@ -45,7 +45,7 @@ def test_the_tunnel_is_there_with_the_worker_and_gone_with_it(with_engine: Setti
         with WorkerProcess(*ssh.arguments, "--port", str(port)) as worker:
             assert worker.address == f"127.0.0.1:{port}"
             fit = data(edgellm("fit", "smollm2", "-c", "256", "--workers", worker.address, "--json"))
-            assert len(fit["split"]["workers"]) == 1
+            assert [each["machine"] for each in fit["machines"]] == ["here", worker.address]
             worker.process.send_signal(number)
             assert closes(port)
 

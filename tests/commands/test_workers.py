@@ -61,9 +61,9 @@ def test_run_fit_and_bench_on_two_workers(with_engine: Settings) -> None:
         both = ("--workers", f"{first.address},{second.address}")
         assert text_of(*both) == text_of("--draft", "off")
         fit = data(edgellm("fit", "smollm2", "-c", "1024", *both, "--json"))
-        shares = fit["split"]["workers"]
-        assert [f"{each['address']['host']}:{each['address']['port']}" for each in shares] == both[1].split(",")
-        assert fit["split"]["n_here"] + sum(each["n_layers"] for each in shares) == 30
+        shares = fit["machines"]
+        assert [each["machine"] for each in shares] == ["here", *both[1].split(",")]
+        assert sum(each["n_layers"] for each in shares) == 30
         assert all(0 < each["total"] <= each["available"] for each in shares)
         shown = edgellm("fit", "smollm2", "-c", "1024", *both).stdout
         assert re.search(rf"^{re.escape(first.address)} +\d+ ", shown, re.MULTILINE), shown

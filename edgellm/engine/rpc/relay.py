@@ -165,7 +165,7 @@ class Relay:
             stand_in = _number(expected) + (RESPONSES[command] or bytes(expected))
             engine.sendall(stand_in[-left:])
         elif left:
-            while not self._closed:  # whoever was told ends the engine
+            while not self._closed:  # whoever it was reported to ends the engine
                 time.sleep(0.05)
 
     def _send(self, data: bytes) -> None:

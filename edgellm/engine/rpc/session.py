@@ -1,6 +1,6 @@
 """One client of a worker: the process that computes for it, and the bytes that go to and fro.
 
-with Session(engine.libraries, n_threads=8) as session:
+with ClientProcess(engine.libraries, n_threads=8) as session:
     session.carry(connection)  # until either side ends
 """
 
@@ -27,7 +27,7 @@ PIECE = 1 << 20
 SILENCE = 10.0
 
 
-class Session:
+class ClientProcess:
     """A process of `compute`, and a connection to it. The thread that opens it must live as long as it does."""
 
     def __init__(self, libraries: Path, n_threads: int) -> None:
@@ -126,7 +126,7 @@ class Session:
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return f"; its last words: {last[:300]}" if last else ""
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> ClientProcess:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -29,7 +29,7 @@ from edgellm.engine.rpc.hello import (
     frame,
     read_message,
 )
-from edgellm.engine.rpc.session import Session
+from edgellm.engine.rpc.session import ClientProcess
 from edgellm.errors import EdgellmError, UsageError
 from edgellm.machine import memory
 from edgellm.version import __version__
@@ -43,7 +43,7 @@ Say = Callable[[str], None]
 
 
 class WorkerServer:
-    """The worker's listener. `cap` bounds the memory that it offers, in bytes; `say` is told who comes and goes."""
+    """The worker's listener. `cap` bounds the memory that it offers, in bytes; `say` is called when a client comes or goes."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class WorkerServer:
         self._say = say
         self._turn = threading.Lock()
         self._slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
-        self._session: Session | None = None
+        self._session: ClientProcess | None = None
         self._is_closed = False
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         try:
@@ -143,7 +143,7 @@ class WorkerServer:
             raise UsageError("it is in use: it computes for one client at a time")
         try:
             start = time.monotonic()
-            session = Session(self._engine.libraries, self._n_threads)
+            session = ClientProcess(self._engine.libraries, self._n_threads)
             try:
                 self._session = session
                 connection.sendall(self._facts(session.name))

@@ -19,7 +19,7 @@ from edgellm.errors import DoesNotFit, UnsupportedModel, UsageError
 from edgellm.machine.memory import Room
 from edgellm.models.fit.memory import MemoryNeed, RunPlan, describe, estimate, gigabytes
 from edgellm.models.fit.outline import Outline
-from edgellm.models.fit.verdict import check_cache, default_plan
+from edgellm.models.fit.verdict import Fit, MachineShare, check_cache, default_plan, judge
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 # To how fine a degree machines are filled, and how far with --force.
@@ -63,6 +63,16 @@ def split_plan(
     if counts is None:
         raise _does_not_fit(outline, plan, needs, here, workers)
     return plan, _split(outline, plan, counts, workers, here)
+
+
+def judge_split(outline: Outline, plan: RunPlan, split: Split) -> Fit:
+    """Return the verdict for a model on several machines, which `split_plan` found to have room for it."""
+    here = need_here(outline, plan, split.n_here)
+    machines = [MachineShare("here", split.n_here, here.kv_cache, split.total, split.available)]
+    for each in split.workers:
+        machines.append(MachineShare(str(each.address), each.n_layers, each.kv_cache, each.total, each.available))
+    together = Room(sum(each.available for each in machines))
+    return replace(judge(outline, plan, together), machines=tuple(machines), fits=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Protocol
 
 from edgellm.engine.base import CONTEXT_PADDING
-from edgellm.engine.rpc.split import Split
 from edgellm.errors import CorruptFile, DoesNotFit, UnsupportedModel
 from edgellm.files import identity
 from edgellm.formats.gguf_file import GGUFFile
@@ -69,14 +68,25 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
+class MachineShare:
+    """What one of several machines would hold: `here` or a worker's address, its layers, and bytes."""
+
+    machine: str
+    n_layers: int
+    kv_cache: int
+    total: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """The verdict; sizes are in bytes. The need was compared with `available` and, if limited, with `address_space`.
 
     `largest_context` is the largest context that fits with the requested options (0: none does). `tuning` is what
     `edgellm tune` found for the model; null if it was not run. `packed` bytes of `need.copied` are not copied but
     mapped from a packed file, which processes share. `prompts` is how many bytes the prompts of the model that are kept
-    take on disk. `split` says which layers are on which machine, null for a model on one: `available` is then what all
-    machines have together, and `need` is what one alone would need.
+    take on disk. `machines` hold the layers of a model on workers, this one first, and are empty otherwise: `available` is
+    then what all of them have together, and `need` is what one alone would need.
     """
 
     model: str
@@ -98,7 +108,7 @@ class Fit:
     tuning: Tuning | None = None
     packed: int = 0
     prompts: int = 0
-    split: Split | None = None
+    machines: tuple[MachineShare, ...] = ()
 
 
 def read_outline(path: Path, name: str = "") -> Outline:
