@@ -43,7 +43,10 @@ Say = Callable[[str], None]
 
 
 class WorkerServer:
-    """The worker's listener. `cap` bounds the memory that it offers, in bytes; `say` is called when a client comes or goes."""
+    """The worker's listener.
+
+    `cap` bounds the memory that it offers, in bytes; `say` is called when a client comes or goes.
+    """
 
     def __init__(
         self,

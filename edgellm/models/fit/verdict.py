@@ -85,8 +85,8 @@ class Fit:
     `largest_context` is the largest context that fits with the requested options (0: none does). `tuning` is what
     `edgellm tune` found for the model; null if it was not run. `packed` bytes of `need.copied` are not copied but
     mapped from a packed file, which processes share. `prompts` is how many bytes the prompts of the model that are kept
-    take on disk. `machines` hold the layers of a model on workers, this one first, and are empty otherwise: `available` is
-    then what all of them have together, and `need` is what one alone would need.
+    take on disk. `machines` hold the layers of a model on workers, this one first, and are empty otherwise:
+    `available` is then what all of them have together, and `need` is what one alone would need.
     """
 
     model: str
