@@ -50,6 +50,7 @@ def test_the_tunnel_is_there_with_the_worker_and_gone_with_it(with_engine: Setti
             assert closes(port)
 
 
+@pytest.mark.soak
 def test_a_tunnel_that_ends_or_cannot_be_opened_is_one_clear_error(
     with_engine: Settings, ssh: SshServer, tmp_path: Path
 ) -> None:

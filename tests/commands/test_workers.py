@@ -56,7 +56,7 @@ def lost(process: "subprocess.Popen[str]", address: str, *words: str) -> None:
     assert all(word in errors[1] for word in words), said
 
 
-def test_run_fit_and_bench_on_two_workers(with_engine: Settings) -> None:
+def test_run_and_fit_on_two_workers(with_engine: Settings) -> None:
     with WorkerProcess() as first, WorkerProcess() as second:
         both = ("--workers", f"{first.address},{second.address}")
         assert text_of(*both) == text_of("--draft", "off")
@@ -67,6 +67,12 @@ def test_run_fit_and_bench_on_two_workers(with_engine: Settings) -> None:
         assert all(0 < each["total"] <= each["available"] for each in shares)
         shown = edgellm("fit", "smollm2", "-c", "1024", *both).stdout
         assert re.search(rf"^{re.escape(first.address)} +\d+ ", shown, re.MULTILINE), shown
+
+
+@pytest.mark.soak
+def test_bench_on_two_workers(with_engine: Settings) -> None:
+    with WorkerProcess() as first, WorkerProcess() as second:
+        both = ("--workers", f"{first.address},{second.address}")
         speed = data(edgellm("bench", "smollm2", "-p", "16", "-n", "4", "-r", "1", "-t", "1", *both, "--json"))
         assert [each["name"] for each in speed["contenders"]] == ["smollm2 Q4_1 on 2 workers"]
 
@@ -78,6 +84,7 @@ def test_a_worker_that_is_killed_in_an_answer(with_engine: Settings) -> None:
         lost(process, worker.address, "its process was ended")
 
 
+@pytest.mark.soak
 def test_a_link_that_is_cut_in_an_answer(with_engine: Settings) -> None:
     with WorkerProcess() as worker, Link(worker.address) as link:
         process = begun("--workers", link.address)
@@ -102,7 +109,7 @@ def test_a_worker_of_another_version(with_engine: Settings, tmp_path: Path) -> N
         "main()\n"
     )
     with WorkerProcess(program=program) as other:
-        for arguments in (("run", "smollm2", "hi"), ("fit", "smollm2"), ("bench", "smollm2")):
+        for arguments in (("run", "smollm2", "hi"), ("fit", "smollm2")):
             result = edgellm(*arguments, "--workers", other.address, "--json")
             assert result.returncode == 4
             found = error(result)

@@ -126,6 +126,7 @@ def test_a_cut_link_is_noticed_although_nothing_is_closed(
         loaded.close()
 
 
+@pytest.mark.soak
 def test_a_worker_that_is_lost_while_the_model_loads(llama: LlamaEngine, engine: InstalledEngine, model: Path) -> None:
     with worker_here(engine) as worker, Link(str(worker), delay=0.05) as link:
 
