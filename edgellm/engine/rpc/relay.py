@@ -105,7 +105,7 @@ class Relay:
             self._remote.sendall(bytes([HELLO]) + _number(CAPS_SIZE) + bytes(CAPS_SIZE))
             answer = _read(self._remote, int.from_bytes(_read(self._remote, 8), "little") & 0xFF)
         except (OSError, EOFError) as error:
-            raise self._loss(DIED if isinstance(error, EOFError) else reason(error)) from error
+            raise self._loss(_why(error)) from error
         if len(answer) != 4 + CAPS_SIZE or answer[0] != RPC_VERSION:
             what = f"the worker at {self.address} runs another version"
             raise WorkerRefused(what, why=f"its protocol is {list(answer[:3])}, not {RPC_VERSION}")
@@ -153,7 +153,7 @@ class Relay:
             try:
                 data = self._remote.recv(min(left, PIECE))
             except OSError as error:
-                self._lose(reason(error))
+                self._lose(_why(error))
                 break
             if not data:
                 self._lose(DIED)
@@ -175,7 +175,7 @@ class Relay:
             self._remote.sendall(data)
             self.n_sent += len(data)
         except OSError as error:
-            self._lose(DIED if isinstance(error, ConnectionError) else reason(error))
+            self._lose(_why(error))
 
     def _watch(self) -> None:
         """Send a byte each second, and expect it back."""
@@ -189,7 +189,7 @@ class Relay:
             except TimeoutError:
                 return self._lose(SILENT)
             except OSError as error:
-                return self._lose(DIED if isinstance(error, ConnectionError) else reason(error))
+                return self._lose(_why(error))
             time.sleep(PULSE_SECONDS)
         return None
 
@@ -206,6 +206,11 @@ class Relay:
     def _loss(self, why: str) -> WorkerLost:
         hint = "start the worker again, or leave it out of --workers"
         return WorkerLost(f"the worker at {self.address} is lost", why=why, hint=hint, worker=str(self.address))
+
+
+def _why(error: Exception) -> str:
+    """Why a connection to a worker ended, in words."""
+    return reason(error) if isinstance(error, OSError) and not isinstance(error, ConnectionError) else DIED
 
 
 def _read(connection: socket.socket, size: int) -> bytes:
