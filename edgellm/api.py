@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from edgellm.engine.rpc.address import Address, parse_addresses
 from edgellm.errors import BadRequest, UsageError
 from edgellm.machine.memory import resident
 from edgellm.models.fit.memory import SLACK
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from edgellm.batch.rows import RowAnswer
     from edgellm.batch.scheduler import BatchOptions
     from edgellm.chats.chat import Chat
+    from edgellm.engine.rpc.split import Split
     from edgellm.models.local.inventory import ListedModel
     from edgellm.models.local.store import InstalledModel
     from edgellm.models.recipe import Recipe
@@ -72,6 +74,10 @@ class OpenModel(LoadedModel):
     """
 
     def __init__(self, here: Workspace, local: LocalModel, options: LoadOptions, *, report: Report = silent) -> None:
+        if options.workers:  # what is known of the model on one machine is not so on several
+            if options.adapters:
+                raise UsageError("adapters and workers do not go together", hint="--lora or --workers")
+            options = replace(options, use_tuning=False, draft=False, prompt_cache=0)
         options = replace(options, tuning=here.tuning(local.path) if options.use_tuning else None)
         if options.adapters:  # what is kept of the model on disk is not theirs
             from edgellm.weights.convert.adapter import ready_adapters
@@ -87,6 +93,12 @@ class OpenModel(LoadedModel):
         self._session = Session(self)
         # What `self_test` found.
         self.doubt: str | None = None
+
+    @property
+    def split(self) -> Split | None:
+        """Which layers are on which machine; None if all are here."""
+        split: Split | None = getattr(self.weights, "split", None)
+        return split
 
     def ask(
         self,
@@ -409,6 +421,7 @@ def open(  # noqa: A001, always called as edgellm.open
     tuned: bool = True,
     prompt_cache: int | None = None,
     draft: bool = True,
+    workers: Sequence[str] = (),
     report: Report = silent,
 ) -> OpenModel:
     """Open a model by its name or the path of a GGUF file; it is pulled first if it is not here. As `edgellm.open`.
@@ -428,6 +441,7 @@ def open(  # noqa: A001, always called as edgellm.open
             again; 0: keep none. By default a tenth of the free disk, at most 4 GB. Chats that are not saved leave
             nothing there.
         draft: draft tokens from the text so far, where that pays; the answers are the same.
+        workers: addresses ("127.0.0.1:7531") of `edgellm worker` on other machines, which hold a part of the layers.
         report: called with the progress of downloading and loading.
 
     Raises:
@@ -437,15 +451,21 @@ def open(  # noqa: A001, always called as edgellm.open
         ContextTooLarge: more context than the model was trained with.
         CorruptFile, UnsupportedModel: the file is damaged, or nothing the engine knows.
         NetworkError, DiskFull: it could not be pulled.
+        WorkerLost, WorkerRefused: a worker cannot be used.
     """
     here = workspace(offline=offline)
     # The estimate counts Python and the engine itself as SLACK.
     held = max(0, resident() - SLACK)
     options = LoadOptions(
         n_ctx, n_threads, kv_type, max_memory, system, force, held=held, use_tuning=tuned, prompt_cache=prompt_cache,
-        draft=draft,
+        draft=draft, workers=_addresses(workers),
     )  # fmt: skip
     return OpenModel(here, here.model(name, report=report), options, report=report)
+
+
+def _addresses(workers: Sequence[str]) -> tuple[Address, ...]:
+    """The addresses of workers, given one by one or as `--workers` has them."""
+    return parse_addresses(workers if isinstance(workers, str) else ",".join(workers)) if workers else ()
 
 
 def batch_options(

@@ -81,6 +81,7 @@ VERBS: Mapping[str, Verb | Family] = {
     "chat": Verb("chat:chat", "Talk to a model; the chat is saved as it goes."),
     "batch": Verb("batch:batch", "Answer all prompts of a file, several at once; resumable."),
     "serve": Verb("serve:serve", "Serve models over the APIs of OpenAI, Ollama and Anthropic."),
+    "worker": Verb("worker:worker", "Hold a part of a model for another machine."),
     "mcp": Verb("mcp:mcp", "Offer models and documents to other programs, as an MCP server."),
     "tools": Verb("tools:tools", "List the tools that a model may call, and what is missing."),
     "ps": Verb("ps:ps", "Show the running servers and what their models do."),

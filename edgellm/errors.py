@@ -125,6 +125,18 @@ class NotServed(NetworkError):
     code = "not-served"
 
 
+class WorkerLost(NetworkError):
+    """A worker that holds layers of a model is gone, or cannot be reached."""
+
+    code = "worker-lost"
+
+
+class WorkerRefused(NetworkError):
+    """A worker runs another version or is in use, or what listens there is none."""
+
+    code = "worker-refused"
+
+
 class AccessDenied(NetworkError):
     """The Hub has the model, but access to it is restricted."""
 

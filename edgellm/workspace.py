@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from edgellm.engine.builds.installed import InstalledEngine
     from edgellm.engine.builds.patches import PatchStack
     from edgellm.engine.llama import LlamaEngine
+    from edgellm.machine.memory import Room
     from edgellm.models.fit.memory import RunPlan
+    from edgellm.models.fit.outline import Outline
     from edgellm.models.fit.tuned_plan import Tuning
     from edgellm.models.fit.verdict import Fit
     from edgellm.models.hub.client import Hub
@@ -129,6 +131,27 @@ class Workspace:
         from edgellm.models.local.packed import PackedFiles
 
         return PackedFiles.of_user(self.settings, self.stack.stamp)
+
+    def judge_on_workers(
+        self, outline: Outline, room: Room, workers: str, *, n_ctx: int | None, kv_type: str | None, n_threads: int,
+        n_slots: int, n_here: int | None,
+    ) -> Fit:  # fmt: skip
+        """Which layers of a model would be on which of these workers, given as `--workers` has them.
+
+        Raises:
+            UsageError: an address is none.
+            WorkerLost, WorkerRefused: a worker cannot be used.
+            DoesNotFit: there is too little memory on all machines together.
+        """
+        from edgellm.engine.rpc.address import parse_addresses
+        from edgellm.engine.rpc.hello import require_all
+        from edgellm.models.fit.split_plan import judge_split, split_plan
+
+        facts = require_all(parse_addresses(workers), self.stack.stamp)
+        plan, split = split_plan(
+            outline, room, facts, n_ctx=n_ctx, kv_type=kv_type, n_threads=n_threads, n_slots=n_slots, n_here=n_here
+        )
+        return judge_split(outline, plan, split)
 
     def prompt_files(self, limit: int | None) -> PromptFiles | None:
         """The prompts that are kept on disk, in `limit` bytes at most; None for none, or where they cannot be kept."""

@@ -12,6 +12,7 @@ import typer
 
 from edgellm.engine.kernels import memory_reader
 from edgellm.engine.quantize import Quantizer
+from edgellm.engine.rpc.address import parse_addresses
 from edgellm.errors import UsageError
 from edgellm.exit_codes import ExitCode
 from edgellm.files import locked
@@ -91,6 +92,8 @@ def bench(
             help="Threads: 2, or 1,2,4. [default: as the other verbs]",
         ),
     ] = "",
+    workers: options.Workers = None,
+    layers_here: options.LayersHere = None,
     tuned: options.Tuned = True,
     workloads: Annotated[
         list[str] | None,
@@ -112,6 +115,7 @@ def bench(
     Examples: edgellm bench smollm2
               edgellm bench --shape bitnet-2b --against stock --threads 1,2
               edgellm bench smollm2 --workload quote --workload chat
+              edgellm bench smollm2 --workers 10.0.0.2,10.0.0.3 --against smollm2
               edgellm bench a.gguf b.gguf --batch 8 --report speed.html
               edgellm bench bitnet.gguf --peer ~/ik_llama.cpp/build/bin/llama-bench --peer-model bitnet-iq2_bn.gguf
     """
@@ -121,6 +125,11 @@ def bench(
             raise UsageError("--workload takes one model, and at least one token", hint=hint)
         counts = _numbers("--threads", threads, MOST_THREADS) if threads else (None,)
         return _compare_drafts(models[0], workloads, gen, counts[0], tuned, output)
+    if layers_here is not None and workers is None:
+        raise UsageError("--layers-here is for a model on workers", hint="--workers HOST:PORT")
+    if workers is not None and (not models or len(models) > 1 or against == STOCK or kernels):
+        why = "a worker computes for one contender, on its own kernels"
+        raise UsageError("--workers takes one model", why=why, hint="edgellm bench MODEL --workers HOST:PORT")
     _check(models, shape, quant or head, peer, peer_model or peer_args, prompt or gen)
     counts = _numbers("--threads", threads, MOST_THREADS) if threads else ()
     plan = BenchPlan(prompt, gen, _sequences(batch), counts, depth, rounds, force)
@@ -137,6 +146,8 @@ def bench(
     with locked(here.settings.cache / "bench.lock", cache(lambda: note("waiting: another benchmark is running"))):
         with progress(quiet=silent) as advance:
             chosen = [_named(here, name, tuned=tuned, quiet=silent) for name in models or []]
+            if workers is not None:
+                chosen = [replace(each, workers=parse_addresses(workers), n_here=layers_here) for each in chosen]
             if shape:
                 chosen.append(_random(here, shape, quant, head, report=advance))
             past = _history(here, chosen)

@@ -50,6 +50,8 @@ def chat(
     system: options.System = None,
     docs: options.Docs = None,
     lora: options.Lora = None,
+    workers: options.Workers = None,
+    layers_here: options.LayersHere = None,
     server: options.Server = AUTO,
     offline: options.Offline = False,
     *,
@@ -91,7 +93,7 @@ def chat(
         prepared = stack.enter_context(prepare_tools(here, tool, docs=docs, quiet=output.silent))
         if not is_url(server):  # with a model of a server they run here, between the steps of its answers
             server = with_tools(server, prepared)
-        loading = load_options(load, system, lora=lora)
+        loading = load_options(load, system, lora=lora, workers=workers, layers_here=layers_here)
         models = stack.enter_context(ChatModels(here, loading, server, quiet=output.silent))
         talk = Chat(models.open(name), chosen, store=store, saved=saved, tools=prepared)
 
@@ -115,7 +117,8 @@ def chat(
         if docs is not None:
             use_documents(docs)
         screen = ChatScreen(
-            talk, switch=lambda name: talk.use(models.switch(name)), load_here=load_here, use_documents=use_documents,
+            talk, switch=lambda name: talk.use(models.switch(name)), load_here=load_here,
+            reopen=lambda: talk.use(models.reopen()), use_documents=use_documents,
             collections=names, quiet=output.quiet,
         )  # fmt: skip
         if not (sys.stdin.isatty() and sys.stdout.isatty()):

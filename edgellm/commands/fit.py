@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgellm.errors import EngineMissing, ModelNotFound
+from edgellm.errors import EngineMissing, ModelNotFound, UsageError
 from edgellm.exit_codes import ExitCode
 from edgellm.machine import cgroup, memory
 from edgellm.machine.cpu import usable_cores
@@ -63,6 +63,8 @@ def fit(
         str | None,
         typer.Option("--max-memory", metavar="SIZE", help="Compare with at most this: 1.5GB."),
     ] = None,
+    workers: options.Workers = None,
+    layers_here: options.LayersHere = None,
     threads: options.Threads = None,
     tuned: options.Tuned = True,
     offline: options.Offline = False,
@@ -77,13 +79,22 @@ def fit(
     Examples: edgellm fit smollm2
               edgellm fit phi-3-mini-128k -c 131072
               edgellm fit qwen2.5-7b --slots 4 --kv q8_0 --ram 8GB
+              edgellm fit qwen2.5-7b --workers 10.0.0.2,10.0.0.3
     """
+    if layers_here is not None and workers is None:
+        raise UsageError("--layers-here is for a model on workers", hint="--workers HOST:PORT")
     here = workspace(offline=offline)
     room = Room(parse_size(ram, "--ram")) if ram else memory.room()
     cap = parse_size(max_memory, "--max-memory") if max_memory else room.available
     room = replace(room, available=min(room.available, cap))
     with progress(quiet=output.silent) as report:
         outline = outline_of_name(model, here.store, here.recipe_directories, lambda: _patient(here.hub), report=report)
+    if workers is not None:
+        spread = here.judge_on_workers(
+            outline, room, workers, n_ctx=ctx_size, kv_type=kv, n_threads=threads or usable_cores(), n_slots=slots,
+            n_here=layers_here,
+        )  # fmt: skip
+        return render(output, spread, _print_machines)
     found = _tuning(here, model) if tuned else None
     tuning = found.with_threads(threads) if found else None
     plan = default_plan(outline, room, n_ctx=ctx_size, kv_type=kv, n_threads=threads or usable_cores(), n_slots=slots)
@@ -124,6 +135,23 @@ def _limit() -> str:
     """What bounds the memory here, if it is not the machine itself."""
     limit = cgroup.memory_limit()
     return "available" if limit is None else f"available, of the {size(limit)} that the control group allows"
+
+
+def _print_machines(answer: Fit) -> None:
+    """Print what each machine would hold."""
+    plan = describe(RunPlan(answer.n_ctx, answer.n_slots, answer.kv_type))
+    print_fields(
+        [
+            ("model", f"{answer.model}  {count(answer.n_params)} {answer.quant}  {size(answer.n_bytes)}"),
+            ("plan", f"{plan}; the model was trained with {answer.n_ctx_train:,}"),
+        ]
+    )
+    rows = [
+        (each.machine, str(each.n_layers), size(each.kv_cache), size(each.total), size(each.available))
+        for each in answer.machines
+    ]
+    print_table(("MACHINE", "LAYERS", "KV CACHE", "NEEDS", "AVAILABLE"), rows, right=(1, 2, 3, 4))
+    note("embedding and head are here; a worker keeps the cache of its layers")
 
 
 def _print(answer: Fit, limit: str) -> None:

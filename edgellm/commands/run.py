@@ -83,6 +83,8 @@ def run(
     lora: options.Lora = None,
     docs: options.Docs = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, without the chat template.")] = False,
+    workers: options.Workers = None,
+    layers_here: options.LayersHere = None,
     server: options.Server = AUTO,
     stats: Annotated[bool, typer.Option("--stats", "--verbose", help="Print the numbers on stderr.")] = False,
     offline: options.Offline = False,
@@ -104,6 +106,7 @@ def run(
               edgellm run smollm2 --lora dates-lora.gguf "3 March 2024"
               edgellm run smollm2 --docs manuals "How long is the warranty?"
               edgellm run smollm2 --tools calculator "What is 17% of 2,340?"
+              edgellm run qwen2.5-7b --workers 10.0.0.2,10.0.0.3 "What is the capital of France?"
     """
     text = "\n\n".join(part for part in (" ".join(words or ()), prompt, piped_input()) if part.strip())
     if docs is not None and raw:
@@ -113,7 +116,7 @@ def run(
         ask = f'edgellm run {name} "What is the capital of France?"'
         hint = f"edgellm chat {name}, or {ask}" if sys.stdin.isatty() else ask
         raise UsageError("there is no prompt", hint=hint)
-    loading = load_options(load, system, lora=lora)
+    loading = load_options(load, system, lora=lora, workers=workers, layers_here=layers_here)
     here = building_workspace(offline=offline, quiet=output.silent)
     if not raw and not is_url(server):
         here.require_chat(model)

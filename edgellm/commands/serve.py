@@ -16,6 +16,7 @@ from edgellm.documents.collection import RERANKER
 from edgellm.documents.index import EMBEDDER
 from edgellm.documents.shelf import Shelf
 from edgellm.engine.adapters import Adapter, parse_adapter
+from edgellm.engine.rpc.address import parse_addresses
 from edgellm.errors import EdgellmError, ModelNotFound, UsageError
 from edgellm.library import DEFAULT_EMBEDDER, NO_EMBEDDER
 from edgellm.serve.documents.stores import ALL
@@ -128,6 +129,8 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    workers: options.Workers = None,
+    layers_here: options.LayersHere = None,
     lora: options.Lora = None,
     answer_cache: options.AnswerCaching = False,
     answer_cache_error: options.AnswerError = DEFAULT_ERROR,
@@ -158,6 +161,7 @@ def serve(
               edgellm serve smollm2 --docs manuals
               edgellm serve smollm2 --lora dates-lora.gguf:0.5
               edgellm serve smollm2 --tools calculator,web_search,files
+              edgellm serve qwen2.5-7b --workers 10.0.0.2,10.0.0.3
               edgellm serve --host 0.0.0.0 --api-key "$(openssl rand -hex 16)"
     """
 
@@ -189,6 +193,8 @@ def serve(
         answer_cache_sampled=answer_cache_sampled,
         max_queue=queue,
     )
+    if workers is not None or layers_here is not None:
+        asked = _on_workers(asked, workers, layers_here, models or [], lora)
     if not asked.is_local and not asked.api_keys and not no_auth:
         why = "anybody who reaches the port could use it, and so could any web page"
         raise UsageError(f"--host {host} needs a key", why=why, hint="--api-key KEY, or --no-auth if that is meant")
@@ -290,6 +296,19 @@ def _offered_if_here(here: Workspace, names: list[str], *, quiet: bool) -> list[
         except EdgellmError as error:
             note(f"{name}: {error.what}; documents are found without it: edgellm pull {name}")
     return found
+
+
+def _on_workers(
+    asked: ServeOptions, workers: str | None, n_here: int | None, models: list[str], lora: list[str] | None
+) -> ServeOptions:
+    """The options of a server whose model is on several machines; what is known of it on one does not hold there."""
+    if workers is None:
+        raise UsageError("--layers-here is for a model on workers", hint="--workers HOST:PORT")
+    if len(models) != 1 or lora:
+        what = "--workers needs one model" + (" without --lora" if lora else "")
+        raise UsageError(what, why="a worker computes for one", hint="edgellm serve MODEL --workers HOST:PORT")
+    addresses = parse_addresses(workers)
+    return replace(asked, workers=addresses, n_here=n_here, tuned=False, draft=False, prompt_cache=0)
 
 
 def _adapters(lora: list[str], models: list[str], *, cached: bool) -> list[Adapter]:

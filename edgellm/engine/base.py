@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from edgellm.engine.rpc.split import Split
+
 # An engine rounds the size of a context up to a multiple of this many tokens.
 CONTEXT_PADDING = 256
 
@@ -304,8 +306,8 @@ class Model(Protocol):
 class Engine(Protocol):
     """Loads GGUF files as models."""
 
-    def load(self, path: Path, *, report: Report = silent) -> Model:
-        """Map and prepare a GGUF file."""
+    def load(self, path: Path, *, report: Report = silent, split: Split | None = None) -> Model:
+        """Map and prepare a GGUF file; with a `split`, workers hold a part of it."""
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:

@@ -32,6 +32,8 @@ from edgellm.formats.quant_types import named_type
 from edgellm.progress import Progress, Report, silent
 
 if TYPE_CHECKING:
+    from edgellm.engine.rpc.split import Split
+    from edgellm.engine.rpc.spread import Spread
     from edgellm.models.local.packed import PackedFile, PackedFiles
 
 GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR = 3, 4
@@ -94,12 +96,17 @@ class LlamaEngine:
         if level in (GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR):
             self.messages.append(text.decode(errors="replace").strip())
 
-    def load(self, path: Path, *, report: Report = silent, only_vocabulary: bool = False) -> LlamaModel:
+    def load(
+        self, path: Path, *, report: Report = silent, only_vocabulary: bool = False, split: Split | None = None
+    ) -> LlamaModel:
         """Load a GGUF file; with `only_vocabulary`, the model can tokenize but not compute.
+
+        With a `split`, workers hold the layers that it says.
 
         Raises:
             UnsupportedModel: the engine rejects the file; `why` is its own message.
             DoesNotFit: there is too little memory.
+            WorkerLost, WorkerRefused: a worker cannot be used.
         """
         self._listen()
         self.messages.clear()
@@ -118,10 +125,18 @@ class LlamaEngine:
         params.vocab_only = only_vocabulary
         params.progress_callback = callback = self._c.llama_progress_callback(on_progress)
         params.kv_overrides = self._overrides(path)  # which keeps the array alive
-        kept = None if only_vocabulary else self._keep_packed(path)
+        # What is packed for one machine is not what a part of it needs.
+        kept = None if only_vocabulary or split else self._keep_packed(path)
+        spread = _spread(split, self) if split else None
+        placed = spread.place(params) if spread else None
         pointer = self._c.llama_model_load_from_file(os.fsencode(path), params)
-        del callback  # kept alive until here
+        del callback, placed  # kept alive until here
+        if spread and (failures or not pointer or spread.lost):
+            spread.close()
+            failures += [spread.lost] if spread.lost else []
         if failures:
+            if pointer:
+                self._c.llama_model_free(pointer)
             raise failures[0]
         if not pointer:
             why = self.last_error()
@@ -129,7 +144,7 @@ class LlamaEngine:
                 hint = "use a smaller model, or a smaller quantization of it"
                 raise DoesNotFit(f"there is too little memory to load {path.name}", why=why, hint=hint)
             raise UnsupportedModel(f"the engine cannot load {path.name}", why=why, path=str(path))
-        return LlamaModel(self, pointer, path, n_shared=kept.nbytes if kept else 0)
+        return LlamaModel(self, pointer, path, n_shared=kept.nbytes if kept else 0, spread=spread)
 
     def _keep_packed(self, path: Path) -> PackedFile | None:
         """Have the next load map the packed file of a model, or fill it; returns the file, if the model has one."""
@@ -158,8 +173,11 @@ class LlamaEngine:
 class LlamaModel:
     """The weights and the vocabulary of one file."""
 
-    def __init__(self, engine: LlamaEngine, pointer: Any, path: Path, n_shared: int = 0) -> None:
+    def __init__(
+        self, engine: LlamaEngine, pointer: Any, path: Path, n_shared: int = 0, spread: Spread | None = None
+    ) -> None:
         self._engine = engine
+        self._spread = spread
         self._c = engine._c
         self._pointer = pointer
         self._vocab = self._c.llama_model_get_vocab(pointer)
@@ -196,6 +214,11 @@ class LlamaModel:
         buffer = ctypes.create_string_buffer(256)
         length = self._c.llama_model_meta_val_str(self._pointer, key.encode(), buffer, len(buffer))
         return buffer.value.decode(errors="replace") if length >= 0 else ""
+
+    @property
+    def split(self) -> Split | None:
+        """Which layers are on which machine; None if all are here."""
+        return self._spread.split if self._spread else None
 
     def token_text(self, token: int) -> str:
         """Return a token as the vocabulary writes it; see `base.Model`."""
@@ -275,7 +298,9 @@ class LlamaModel:
         """
         params = self._params(n_ctx, n_batch, n_threads, 1, type_k, type_v, n_threads_batch, flash_attention)
         pointer = self._new_context(params)
-        return LlamaContext(self._c, pointer, n_ctx, self.info.path.name, self._grammars)
+        context = LlamaContext(self._c, pointer, n_ctx, self.info.path.name, self._grammars)
+        context.spread = self._spread
+        return context
 
     def open_sequences(
         self,
@@ -302,7 +327,9 @@ class LlamaModel:
         params = self._params(total, n_batch, n_threads, n_seq, type_k, type_v, n_threads_batch, flash_attention)
         params.kv_unified = shared
         pointer = self._new_context(params)
-        return LlamaSequences(self._c, pointer, n_seq, n_ctx, self.info.path.name, self._grammars)
+        sequences = LlamaSequences(self._c, pointer, n_seq, n_ctx, self.info.path.name, self._grammars)
+        sequences.spread = self._spread
+        return sequences
 
     def open_embedder(self, *, n_seq: int, n_ctx: int, n_threads: int) -> LlamaEmbedder:
         """Return an embedder for texts of up to `n_ctx` tokens together; see `base.Embedder`.
@@ -375,11 +402,16 @@ class LlamaModel:
             # Flash attention rounds a float32 cache to float16.
             params.flash_attn_type = FLASH_ATTENTION_OFF
         params.no_perf = True
+        # Workers compute what they hold; no weights travel for the sake of a long prompt.
+        params.op_offload = self._spread is None
         return params
 
     def _new_context(self, params: Any) -> Any:
         self._engine.messages.clear()
         pointer = self._c.llama_init_from_model(self._pointer, params)
+        if self._spread and self._spread.lost:
+            self._c.llama_free(pointer)
+            raise self._spread.lost
         if not pointer:
             why, hint, n_ctx = self._engine.last_error(), "use a smaller --ctx-size", int(params.n_ctx)
             if "cache type" in why or "lash" in why:
@@ -399,6 +431,15 @@ class LlamaModel:
         if self._pointer:
             self._c.llama_model_free(self._pointer)
             self._pointer = None
+        if self._spread is not None:
+            self._spread.close()
+
+
+def _spread(split: Split, engine: LlamaEngine) -> Spread:
+    """Connect to the workers of a split."""
+    from edgellm.engine.rpc.spread import Spread
+
+    return Spread(split, engine.stamp, engine.installed.libraries)
 
 
 def _import_bindings(installed: InstalledEngine) -> Any:

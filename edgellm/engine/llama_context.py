@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from edgellm.engine.grammar.watch import GrammarWatch
 from edgellm.engine.llama_sampler import LlamaSampler
 from edgellm.engine.sampling import Sampling
 from edgellm.errors import DoesNotFit, EngineError, UnsupportedModel
+
+if TYPE_CHECKING:
+    from edgellm.engine.rpc.spread import Spread
 
 LLAMA_DECODE_NO_SLOT, LLAMA_DECODE_NO_MEMORY = 1, -2
 
@@ -35,6 +38,8 @@ class _EngineContext:
         self._memory = c.llama_get_memory(pointer)
         self.n_ctx = n_ctx
         self.n_batch: int = c.llama_n_batch(pointer)
+        # The workers that compute a part of it, if there are any.
+        self.spread: Spread | None = None
 
     def set_threads(self, n_threads: int) -> None:
         """Set the number of threads for the following computations."""
@@ -48,6 +53,8 @@ class _EngineContext:
 
     def _run(self, batch: Any) -> None:
         status = self._c.llama_decode(self._pointer, batch)
+        if self.spread is not None:
+            self.spread.check()
         if status == LLAMA_DECODE_NO_MEMORY:
             raise DoesNotFit("the engine ran out of memory", hint="use a smaller --ctx-size, or --kv q8_0")
         if status != 0:
@@ -58,6 +65,8 @@ class _EngineContext:
         """Return a copy of the cache of a sequence."""
         state = np.empty(self._c.llama_state_seq_get_size(self._pointer, seq), np.uint8)
         written = self._c.llama_state_seq_get_data(self._pointer, _bytes_of(state), state.size, seq)
+        if self.spread is not None:
+            self.spread.check()
         if written != state.size or not written:
             raise EngineError("the engine cannot copy the state of a sequence")
         return state

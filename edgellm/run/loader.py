@@ -33,6 +33,7 @@ from edgellm.run.speculation import Speculation
 from edgellm.units import count, threads
 
 if TYPE_CHECKING:
+    from edgellm.engine.rpc.address import Address
     from edgellm.models.local.prompt_files import PromptFiles
     from edgellm.models.recipe import Recipe
     from edgellm.run.prompt_cache import PromptCache
@@ -53,7 +54,7 @@ class LoadOptions:
     context of its own. `prompt_cache` is how many bytes of prompts may be kept on disk: 0 for none, None for the
     default. `tuning` is what runs it fastest, which is looked up unless `use_tuning` is false; `n_threads`
     takes the place of its threads. `draft`: compute drafted tokens too, which changes no answer. `adapters` change the
-    answers.
+    answers. `workers` are other machines that hold a part of the layers; `n_here` are here, if somebody asks for that.
     """
 
     n_ctx: int | None = None
@@ -69,6 +70,8 @@ class LoadOptions:
     prompt_cache: int | None = 0
     draft: bool = True
     adapters: tuple[Adapter, ...] = ()
+    workers: tuple[Address, ...] = ()
+    n_here: int | None = None
 
     @property
     def tuned(self) -> Tuning | None:
@@ -242,6 +245,7 @@ class LoadedModel:
         plan, options = self.plan, self.options
         if n_slots <= plan.n_slots:
             return replace(plan, n_slots=n_slots)
+        self._require_whole("more slots")
         return choose_plan(
             read_outline(self.info.path), self._room(context=False), n_ctx=options.n_ctx, kv_type=plan.kv_type,
             n_threads=plan.n_threads, n_slots=n_slots, max_memory=options.max_memory, force=options.force,
@@ -250,6 +254,8 @@ class LoadedModel:
 
     def largest_context(self) -> int:
         """The largest context that there is memory for, at most what the model was trained with."""
+        if self.options.workers:
+            return self.plan.n_ctx
         room = self._room(context=self._context is not None)
         if self.options.max_memory is not None:
             room = replace(room, available=min(room.available, self.options.max_memory))
@@ -263,6 +269,7 @@ class LoadedModel:
             DoesNotFit: there is not enough memory for it (unless the model was opened with `force`).
             UsageError: this thread has not finished an answer, or the model is closed.
         """
+        self._require_whole("another context")
         with self.computing():
             before, room = self.plan, self._room(context=self._context is not None)
             wanted = choose_plan(
@@ -279,6 +286,11 @@ class LoadedModel:
                 raise
             self.options = replace(self.options, n_ctx=n_ctx)
 
+    def _require_whole(self, what: str) -> None:
+        """Raise UsageError if a part of the model is on workers, whose memory was planned for what it does now."""
+        if self.options.workers:
+            raise UsageError(f"a model on workers cannot be given {what}", hint="open it again with --ctx-size")
+
     def _settle_prompts(self) -> None:
         if self._prompts is not None:
             self._prompts.settle()
@@ -293,7 +305,7 @@ class LoadedModel:
 
     def require_outputs(self, n_outputs: int) -> None:
         """Raise `DoesNotFit` unless there is memory for the logits of so many tokens (not if opened with `force`)."""
-        if self.options.force:
+        if self.options.force or self.options.workers:
             return
         plan = replace(self.plan, n_outputs=n_outputs)
         outline, room = read_outline(self.info.path), self._room(context=self._context is not None)
@@ -416,6 +428,8 @@ def load_weights(engine: Engine, path: Path, options: LoadOptions, *, report: Re
         ContextTooLarge: more context than the model was trained with.
         DoesNotFit: too little memory (unless `options.force`).
     """
+    if options.workers:
+        return _load_split(engine, path, options, report=report)
     plan = plan_weights(path, options)
     model = engine.load(path, report=report)
     if options.adapters:
@@ -425,6 +439,24 @@ def load_weights(engine: Engine, path: Path, options: LoadOptions, *, report: Re
             model.close()
             raise
     return model, plan
+
+
+def _load_split(engine: Engine, path: Path, options: LoadOptions, *, report: Report) -> tuple[Model, RunPlan]:
+    """Load a model with a part of its layers on workers.
+
+    Raises:
+        WorkerLost, WorkerRefused: a worker cannot be used.
+        DoesNotFit: too little memory on all machines together.
+    """
+    from edgellm.engine.rpc.hello import require_all
+    from edgellm.models.fit.split_plan import split_plan
+
+    plan, split = split_plan(
+        read_outline(path), memory.room(), require_all(options.workers), n_ctx=options.n_ctx, kv_type=options.kv_type,
+        n_threads=options.n_threads or usable_cores(), n_slots=options.n_slots, max_memory=options.max_memory,
+        force=options.force, n_here=options.n_here,
+    )  # fmt: skip
+    return engine.load(path, report=report, split=split if split.workers else None), plan
 
 
 def plan_weights(path: Path, options: LoadOptions) -> RunPlan:

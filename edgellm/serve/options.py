@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgellm.cache.decision import DEFAULT_ERROR
+from edgellm.engine.rpc.address import Address
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -31,6 +32,8 @@ class ServeOptions:
     `answer_cache` gives answers again for questions that mean the same; `answer_cache_error` of them may be wrong, and
     with `answer_cache_sampled` those at temperatures above 0 are kept too. `chats` says whether the page shares the
     saved chats of `edgellm chats`; None leaves it to `shares_chats`.
+    `workers` are other machines that hold a part of the layers of the model that writes text; `n_here` layers are here,
+    if somebody asks for that.
     """
 
     host: str = "127.0.0.1"
@@ -64,6 +67,8 @@ class ServeOptions:
     body_seconds: float = 30
     drain_seconds: float = 30
     stall_seconds: float = 180
+    workers: tuple[Address, ...] = ()
+    n_here: int | None = None
 
     @property
     def is_local(self) -> bool:

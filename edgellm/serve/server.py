@@ -20,6 +20,7 @@ from edgellm.documents.reranker import ChunkReranker
 from edgellm.documents.shelf import Shelf
 from edgellm.engine.builds.installed import InstalledEngine
 from edgellm.errors import EdgellmError
+from edgellm.machine import memory
 from edgellm.machine.cpu import usable_cores
 from edgellm.models.fit.memory import RunPlan
 from edgellm.models.fit.tuned_plan import Tuning
@@ -47,6 +48,7 @@ from edgellm.serve.service import Service
 from edgellm.serve.tools.served import ServedTools
 from edgellm.serve.workers.catalog import Catalog, ModelKind, ServedModel
 from edgellm.serve.workers.conversations import Conversations
+from edgellm.serve.workers.crew import Crew, Links
 from edgellm.serve.workers.embedding import embed_question
 from edgellm.serve.workers.pool import Pool
 from edgellm.serve.workers.self_test import self_test
@@ -79,8 +81,10 @@ def serve(
 
     Raises:
         UsageError: the address cannot be listened on.
+        WorkerLost, WorkerRefused: a worker on another machine cannot be used.
     """
 
+    crew = _crew(options, engine)
     tests = SelfTests(settings.self_tests, engine.record.stamp)
     packed = PackedFiles.of_user(settings, engine.record.stamp)
     draft_records = DraftRecords(settings.draft_costs, TunePlace.here(engine.record.stamp))
@@ -100,12 +104,19 @@ def serve(
         return worker
 
     async def start_plain(model: ServedModel, plan: RunPlan, slots: Path | None = None) -> Worker:
-        kept = await asyncio.to_thread(packed.prepare, model.path)
+        links = None
+        if crew is not None and model.writes:
+            found, split = crew.plan(
+                model.outline, memory.room(), options, n_ctx=plan.n_ctx, kv_type=plan.kv_type, n_threads=plan.n_threads
+            )
+            log.info("%s: %s", model.name, split)
+            plan, links = found, await asyncio.to_thread(Links, split, crew.stamp)
+        kept = None if links else await asyncio.to_thread(packed.prepare, model.path)
         log_file = settings.logs / f"{model.file_name}.log"
         drafts = options.draft and model.kind in (ModelKind.CHAT, ModelKind.COMPLETION)
         costs = draft_records.costs(model.path, plan.n_threads) if drafts else None
         worker = await Worker.start(
-            engine.programs / PROGRAM, model, plan, log=log_file, packed=kept, slots=slots, costs=costs
+            engine.programs / PROGRAM, model, plan, log=log_file, packed=kept, slots=slots, costs=costs, links=links
         )
         await asyncio.to_thread(record.add_worker, worker.pid)
         try:
@@ -138,6 +149,7 @@ def serve(
     metrics = Metrics()
     conversations = _conversations(options, settings, engine, metrics)
     pool = Pool(catalog, options, start, n_threads=n_threads, tuning=tuning, keep=keep)
+    pool.crew = crew
     scoring = ScoringPool(pool, options, settings.logs, n_threads=n_threads)
     chats = settings.chats if options.shares_chats else None
     bridge = Bridge()
@@ -173,6 +185,16 @@ def serve(
     app = application(service, living(), on_request)
     with logging_to(settings.logs / "serve.log", secrets=options.api_keys):
         listener.run(app, options, socket, openai.API, on_ready=ready, on_stop=pool.close)
+
+
+def _crew(options: ServeOptions, engine: InstalledEngine) -> Crew | None:
+    """The workers on other machines; at the start all of them must answer."""
+    if not options.workers:
+        return None
+    crew = Crew(options.workers, engine.record.stamp)
+    for error in crew.look():
+        raise error
+    return crew
 
 
 def _conversations(

@@ -71,6 +71,23 @@ class ChatModels:
         self._model = opened = open_model(self._here, self._model.name, load, quiet=self._quiet)
         return opened
 
+    def reopen(self) -> RemoteModel | OpenModel:
+        """The same model again after a worker was lost: with those that answer, and with the context that it had.
+
+        Raises:
+            DoesNotFit: there is not enough memory without it; the next try may find it again.
+        """
+        from edgellm.engine.rpc.hello import WorkerFacts, ask_all
+
+        before = self._model
+        if not isinstance(before, OpenModel):
+            raise UsageError("no model of this process was lost")
+        before.close()
+        left = [answer.address for answer in ask_all(self._load.workers) if isinstance(answer, WorkerFacts)]
+        load = replace(self._load, workers=tuple(left), n_ctx=before.plan.n_ctx, n_here=None)
+        self._model = opened = open_model(self._here, before.name, load, quiet=self._quiet)
+        return opened
+
     def _at_server(self, name: str) -> RemoteModel | None:
         return remote_model(self._here, name, self._server, self._load, quiet=self._quiet)
 

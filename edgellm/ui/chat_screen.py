@@ -17,7 +17,7 @@ from pathlib import Path
 from edgellm.chats.chat import Chat
 from edgellm.documents.answers.citation import Basis, Citation
 from edgellm.engine.sampling import Sampling
-from edgellm.errors import ContextFixed, EdgellmError, PromptTooLong
+from edgellm.errors import ContextFixed, EdgellmError, PromptTooLong, WorkerLost
 from edgellm.exit_codes import ExitCode
 from edgellm.run.answer import AnswerStream
 from edgellm.run.telemetry import Stats
@@ -102,6 +102,7 @@ class ChatScreen:
         *,
         switch: Callable[[str], None],
         load_here: Callable[[EdgellmError], bool] = lambda _: False,
+        reopen: Callable[[], None] = lambda: None,
         use_documents: Callable[[str | None], None] = lambda _: None,
         collections: Callable[[], Sequence[str]] = tuple,
         quiet: bool = False,
@@ -111,11 +112,13 @@ class ChatScreen:
         Args:
             switch: lets the model of that name go on with the chat.
             load_here: loads the model in place of a server's after this error; false if it must stay there.
+            reopen: loads the model again with the workers that are left, after one of them was lost.
             use_documents: lets the chat answer from the documents of that name, or from none.
             collections: the names of the documents that there are.
         """
         self._chat = chat
-        self._switch, self._load_here = switch, load_here
+        self._switch, self._load_here, self._reopen = switch, load_here, reopen
+        self._is_broken = False
         self._use_documents = use_documents
         self._collections = collections
         self._quiet = quiet
@@ -245,6 +248,9 @@ class ChatScreen:
 
     def _answered(self, begin: Callable[[Callable[[], bool]], AnswerStream], *, show: bool = True) -> AnswerStream:
         """Have an answer to its end; one that a server cannot begin is begun again with the model loaded here."""
+        if self._is_broken:
+            self._reopen()
+            self._is_broken = False
         chat, stream = self._chat, None
         try:
             with Interrupt() as interrupt, begin(interrupt.requested) as stream:
@@ -253,6 +259,7 @@ class ChatScreen:
                 _ = stream.answer
                 return stream
         except EdgellmError as error:
+            self._is_broken = isinstance(error, WorkerLost)
             is_begun = stream is not None and bool(stream.text)
             if chat.model.server is None or is_begun or not self._load_here(error):
                 raise

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from edgellm.api import OpenModel
 from edgellm.documents.answers.options import document_options
 from edgellm.engine.adapters import parse_adapter
+from edgellm.engine.rpc.address import parse_addresses
+from edgellm.errors import UsageError
 from edgellm.run.answer_options import AnswerOptions, check_stops
 from edgellm.run.generation import Limits
 from edgellm.run.loader import LoadOptions
@@ -39,6 +41,8 @@ def open_model(here: Workspace, name: str, options: LoadOptions, *, quiet: bool)
         opened.close()
         raise
     warn_of_nonsense(opened, quiet=quiet)
+    if options.workers and not quiet:
+        note(str(opened.split) if opened.split else "all layers fit here: the workers have too little memory for any")
     return opened
 
 
@@ -73,18 +77,27 @@ def prepare_documents(here: Workspace, name: str, *, quiet: bool) -> Documents:
 
 
 def load_options(
-    load: LoadFlags, system: str | None, n_slots: int = 1, *, lora: Sequence[str] | None = None
+    load: LoadFlags,
+    system: str | None,
+    n_slots: int = 1,
+    *,
+    lora: Sequence[str] | None = None,
+    workers: str | None = None,
+    layers_here: int | None = None,
 ) -> LoadOptions:
-    """How to open a model; `lora` are its adapters as they were typed.
+    """How to open a model; `lora` are its adapters and `workers` its workers, as they were typed.
 
     Raises:
-        UsageError: --max-memory or --prompt-cache is no size, or an adapter is not there.
+        UsageError: --max-memory or --prompt-cache is no size, an adapter is not there, or a worker's address is none.
     """
+    if layers_here is not None and not workers:
+        raise UsageError("--layers-here is for a model on workers", hint="--workers HOST:PORT")
     cap = parse_size(load.max_memory, "--max-memory") if load.max_memory else None
     return LoadOptions(
         load.ctx_size, load.threads, load.kv, cap, system, load.force, n_slots, use_tuning=load.tuned,
         prompt_cache=prompt_cache_size(load.prompt_cache), draft=load.drafts,
-        adapters=tuple(map(parse_adapter, lora or ())),
+        adapters=tuple(map(parse_adapter, lora or ())), workers=parse_addresses(workers) if workers else (),
+        n_here=layers_here,
     )  # fmt: skip
 
 

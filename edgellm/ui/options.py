@@ -177,6 +177,25 @@ Lora = Annotated[
         show_default=False,
     ),
 ]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        "--workers",
+        metavar="HOST:PORT,...",
+        help="Other machines that hold a part of the layers: those on which `edgellm worker` runs. [default: none]",
+        show_default=False,
+    ),
+]
+LayersHere = Annotated[
+    int | None,
+    typer.Option(
+        "--layers-here",
+        min=0,
+        max=1024,
+        help="With --workers: layers to keep on this machine. [default: its share, by the free memory]",
+        show_default=False,
+    ),
+]
 Port = Annotated[
     int | None,
     typer.Option("--port", min=1, max=65535, help="The server on this port. [default: the running one, or 11435]"),

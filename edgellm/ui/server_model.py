@@ -54,7 +54,9 @@ def remote_model(
         UsageError: the server that was named cannot do what is asked for.
         NetworkError, ModelNotFound: it cannot be asked, or has no such model.
     """
-    if server == NEVER:
+    if load.workers and is_url(server):
+        raise UsageError("--workers are for a model that is loaded here", hint="--server never")
+    if server == NEVER or load.workers:
         return None
     known, path, recipe = _known(here, name)
     key = first_key(os.environ.get("EDGELLM_API_KEY"))

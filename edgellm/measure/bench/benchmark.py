@@ -190,6 +190,8 @@ def _need(contender: Contender, plan: BenchPlan) -> int:
         with GGUFFile.open(contender.path) as gguf:
             _check(gguf, plan)
             outline = Outline.of([gguf])
+            if contender.workers:  # how much is here is planned when it is loaded
+                return 0
             need = estimate(outline, RunPlan(plan.n_ctx, n_batch=plan.n_batch)).total
             for n_seq in plan.n_seqs:
                 if n_seq > 1:

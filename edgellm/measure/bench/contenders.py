@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgellm.engine.quantize import Quantizer
+from edgellm.engine.rpc.address import Address
 from edgellm.errors import EdgellmError, UnsupportedModel, UsageError
 from edgellm.formats.gguf_file import GGUFFile
 from edgellm.formats.quant_types import QuantType, named_type
@@ -38,6 +39,8 @@ class NamedModel:
     name: str
     path: Path
     tuning: Tuning | None = None
+    workers: tuple[Address, ...] = ()
+    n_here: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,15 @@ def contenders(
         _require_level(level)
     wanted = os.environ.get(KERNELS_VARIABLE, "")
     ours = [
-        Contender(_label(model.name, model.path, wanted), model.path, wanted, tuning=model.tuning) for model in models
+        Contender(
+            _label(model.name, model.path, wanted, len(model.workers)),
+            model.path,
+            wanted,
+            tuning=model.tuning,
+            workers=model.workers,
+            n_here=model.n_here,
+        )
+        for model in models
     ]
     found = list(ours)
     stock: dict[Path, int] = {}
@@ -165,10 +176,11 @@ def _distinct(found: Sequence[Contender]) -> list[Contender]:
     return distinct
 
 
-def _label(name: str, path: Path, kernels: str) -> str:
+def _label(name: str, path: Path, kernels: str, n_workers: int = 0) -> str:
     kind = _type_of(path)
     label = name if not kind or kind.lower() in name.lower() else f"{name} {kind}"
-    return f"{label} {kernels}".strip()
+    shared = f" on {n_workers} workers" if n_workers > 1 else " on a worker" if n_workers else ""
+    return f"{label} {kernels}".strip() + shared
 
 
 def _type_of(path: Path) -> str:

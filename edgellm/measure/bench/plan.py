@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgellm.engine.rpc.address import Address
 from edgellm.measure.bench.result import Test
 from edgellm.models.fit.tuned_plan import Tuning
 
@@ -43,7 +44,7 @@ class Contender:
 
     `kernels` is a level to force, `STOCK`, or "" for the best one. `against` names the contender whose rates its own
     are divided by. `peer` is the program that runs it, or None for our engine. `tuning` is how the other verbs run the
-    model, if they do: its flash attention holds here too.
+    model, if they do: its flash attention holds here too. `workers` are other machines with a part of its layers.
     """
 
     name: str
@@ -52,6 +53,8 @@ class Contender:
     against: str | None = None
     peer: Peer | None = None
     tuning: Tuning | None = None
+    workers: tuple[Address, ...] = ()
+    n_here: int | None = None
 
     @property
     def form(self) -> ContextForm:

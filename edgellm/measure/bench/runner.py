@@ -82,6 +82,8 @@ class EngineRunner:
             "n_batch": plan.n_batch,
             "n_threads": max(plan.n_threads),
             "flash_attention": self._contender.form.flash_attention,
+            "workers": ",".join(map(str, self._contender.workers)),
+            "n_here": self._contender.n_here,
         }
         answer = self._ask(child, {"load": request}, limit)
         self.load_seconds = _seconds(answer, "seconds", child)

@@ -27,6 +27,8 @@ from edgellm.engine.base import Context, Model, Sequences
 from edgellm.engine.builds.installed import require
 from edgellm.engine.builds.patches import PatchStack
 from edgellm.engine.llama import LlamaEngine
+from edgellm.engine.rpc.address import parse_addresses
+from edgellm.engine.rpc.split import Split
 from edgellm.engine.sampling import Sampling
 from edgellm.errors import EdgellmError
 from edgellm.machine import memory
@@ -75,8 +77,11 @@ class BenchWorker:
         n_batch: int,
         n_threads: int,
         flash_attention: bool | None = None,
+        workers: str = "",
+        n_here: int | None = None,
     ) -> None:
         self._path = Path(path)
+        self._workers, self._n_here = workers, n_here
         self._n_ctx, self._n_seqs, self._n_ctx_seq = n_ctx, n_seqs, n_ctx_seq
         self._n_batch, self._n_threads, self._flash_attention = n_batch, n_threads, flash_attention
 
@@ -85,7 +90,10 @@ class BenchWorker:
         settings, stack = Settings.from_environment(), PatchStack.load(resource_directory("patches"))
         engine = LlamaEngine(require(settings, stack))
         start = time.perf_counter()
-        self._model: Model = engine.load(self._path, report=lambda event: say({"progress": _percent(event)}))
+        split = self._split() if self._workers else None
+        self._model: Model = engine.load(
+            self._path, report=lambda event: say({"progress": _percent(event)}), split=split
+        )
         self._contexts: dict[tuple[bool | None, str], Context] = {}
         self._use(ContextForm(self._flash_attention))
         self._context.decode([0])
@@ -104,6 +112,20 @@ class BenchWorker:
             for n_seq in self._n_seqs
         }
         return {"seconds": loaded - start, "token_seconds": token_seconds}
+
+    def _split(self) -> Split | None:
+        """Which layers go to which worker, with room for the largest of the contexts."""
+        from edgellm.engine.rpc.hello import require_all
+        from edgellm.models.fit.split_plan import split_plan
+        from edgellm.models.fit.verdict import read_outline
+
+        n_seq = max(self._n_seqs, default=1)
+        n_ctx = max(self._n_ctx, self._n_ctx_seq) if n_seq > 1 else self._n_ctx
+        _, split = split_plan(
+            read_outline(self._path), memory.room(), require_all(parse_addresses(self._workers)), n_ctx=n_ctx,
+            kv_type=None, n_threads=self._n_threads, n_slots=n_seq, n_here=self._n_here,
+        )  # fmt: skip
+        return split if split.workers else None
 
     def _use(self, form: ContextForm) -> None:
         """Compute in a context of this form from now on."""

@@ -68,13 +68,25 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
+class MachineShare:
+    """What one of several machines would hold: `here` or a worker's address, its layers, and bytes."""
+
+    machine: str
+    n_layers: int
+    kv_cache: int
+    total: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """The verdict; sizes are in bytes. The need was compared with `available` and, if limited, with `address_space`.
 
     `largest_context` is the largest context that fits with the requested options (0: none does). `tuning` is what
     `edgellm tune` found for the model; null if it was not run. `packed` bytes of `need.copied` are not copied but
     mapped from a packed file, which processes share. `prompts` is how many bytes the prompts of the model that are kept
-    take on disk.
+    take on disk. `machines` hold the layers of a model on workers, this one first, and are empty otherwise:
+    `available` is then what all of them have together, and `need` is what one alone would need.
     """
 
     model: str
@@ -96,6 +108,7 @@ class Fit:
     tuning: Tuning | None = None
     packed: int = 0
     prompts: int = 0
+    machines: tuple[MachineShare, ...] = ()
 
 
 def read_outline(path: Path, name: str = "") -> Outline:
@@ -147,7 +160,7 @@ def judge(outline: Outline, plan: RunPlan, room: Room, others: Iterable[Outline]
         UnsupportedModel: the model's heads are not whole blocks of the cache type.
     """
     choose_context(outline.n_ctx_train, plan.n_ctx)
-    _check_cache(outline, plan.kv_type)
+    check_cache(outline, plan.kv_type)
     need = estimate(outline, plan)
     fits = need.fits(room)
     return Fit(
@@ -234,7 +247,7 @@ def choose_plan(
     if max_memory is not None:
         room = replace(room, available=min(room.available, max_memory))
     wanted = default_plan(outline, room, n_ctx=n_ctx, kv_type=kv_type, n_threads=n_threads, n_slots=n_slots)
-    _check_cache(outline, wanted.kv_type)
+    check_cache(outline, wanted.kv_type)
     if max_memory is not None:
         for plan in _smaller_plans(outline, wanted, free_context=n_ctx is None, free_cache=kv_type is None):
             if estimate(outline, plan).fits(room):
@@ -331,7 +344,8 @@ def _round(n_ctx: int) -> int:
     return power * 3 // 2 if n_ctx >= power * 3 // 2 else power
 
 
-def _check_cache(outline: Outline, kind: str) -> None:
+def check_cache(outline: Outline, kind: str) -> None:
+    """Raise UnsupportedModel if the model's heads are not whole blocks of a cache type."""
     if not outline.allows(kind):
         raise UnsupportedModel(
             f"{outline.name} cannot keep its KV cache in {kind.lower()}",

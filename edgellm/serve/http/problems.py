@@ -20,6 +20,7 @@ from edgellm.errors import (
     ModelNotFound,
     NotFinite,
     PromptTooLong,
+    WorkerLost,
 )
 from edgellm.machine.child import ChildFailed
 from edgellm.wire.body import FieldError
@@ -87,7 +88,7 @@ def problem_of(error: EdgellmError) -> Problem:
         return _too_long(error, message)
     if isinstance(error, AnswerMismatch):
         return Problem(422, message, code=error.code)
-    if isinstance(error, ChildFailed):
+    if isinstance(error, (ChildFailed, WorkerLost)):
         return Problem(503, message, code=error.code, retry_after=RETRY_SECONDS)
     if isinstance(error, NotFinite):  # no use in trying again
         return Problem(500, message, code=error.code)

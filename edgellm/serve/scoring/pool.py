@@ -56,6 +56,8 @@ class ScoringPool:
         current().model = model.name
         if model.adapters:
             raise Problem(400, f"{model.name} has adapters, with which texts are not scored", code="adapters")
+        if self._pool.crew is not None:
+            raise Problem(400, f"{model.name} is on several machines, where texts are not scored", code="on-workers")
         state = self._states.setdefault(model.name, Scoring())
         if state.in_flight > self._options.max_queue:
             message = f"{state.in_flight} requests to score with {model.name} are waiting already"

@@ -80,6 +80,11 @@ class ServedModel:
             return messages
         return [{"role": "system", "content": self.system}, *messages]
 
+    @property
+    def writes(self) -> bool:
+        """Whether it writes text."""
+        return self.kind in (ModelKind.CHAT, ModelKind.COMPLETION)
+
     def serves(self, name: str) -> bool:
         """Whether this is the model of that name, or of that path."""
         return self.name in (name, name.removesuffix(LATEST), Path(name).stem if name.endswith(".gguf") else name)

@@ -24,6 +24,7 @@ from edgellm.serve.http.current import current
 from edgellm.serve.http.problems import RETRY_SECONDS, Problem
 from edgellm.serve.options import ServeOptions
 from edgellm.serve.workers.catalog import Catalog, ModelKind, ServedModel
+from edgellm.serve.workers.crew import Crew
 from edgellm.serve.workers.worker import Worker
 
 Start = Callable[[ServedModel, RunPlan], Awaitable[Worker]]
@@ -97,6 +98,8 @@ class Pool:
         # Frees memory that this server holds elsewhere without need; returns whether there was any.
         self.release: Callable[[], Awaitable[bool]] | None = None
         self.n_restarts = 0
+        # The other machines that hold layers of the model that writes text, if there are any.
+        self.crew: Crew | None = None
 
     @property
     def loaded(self) -> list[Loaded]:
@@ -148,6 +151,10 @@ class Pool:
         self, model: ServedModel, room: memory.Room | None, *, n_ctx: int | None, kv_type: str | None
     ) -> RunPlan:
         options = self.options
+        if self.crew is not None and model.writes:
+            return self.crew.plan(
+                model.outline, room or memory.room(), options, n_ctx=n_ctx, kv_type=kv_type, n_threads=self._n_threads
+            )[0]
         return choose_plan(
             model.outline, room or memory.room(), n_ctx=n_ctx, kv_type=kv_type, n_threads=self._n_threads,
             n_slots=options.n_slots, max_memory=options.max_memory, force=options.force, tuning=self._tuning(model),
@@ -265,6 +272,8 @@ class Pool:
             if state.worker is not None:
                 return state.worker
             async with self._loading:
+                if self.crew is not None and state.model.writes:
+                    await asyncio.to_thread(self.crew.look)
                 plan = await self._make_room(state)
                 state.worker = worker = await self._start(state.model, plan)
             state.last_used = state.kept_at = self._clock()
@@ -295,7 +304,8 @@ class Pool:
         finally:
             pulse.cancel()
         state.worker = None
-        log.error("the worker of %s ended with status %s; it is started again", state.model.name, status)
+        why = worker.lost.what if worker.lost else f"the worker of {state.model.name} ended with status {status}"
+        log.error("%s; %s is started again", why, state.model.name)
         state.restarting = True
         self.n_restarts += 1
         await worker.stop(grace=0)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import aiohttp
 from pydantic_core import from_json
 
+from edgellm.errors import EdgellmError
 from edgellm.machine.child import ChildFailed
 from edgellm.serve.http.problems import CONTEXT_EXCEEDED, Problem, exceeds_context
 from edgellm.wire.encoding import encoded
@@ -106,6 +107,8 @@ class Upstream:
         self._socket = socket
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
+        # Why the worker ended, where that is known.
+        self.explain: Callable[[], EdgellmError | None] = lambda: None
 
     def _open(self) -> aiohttp.ClientSession:
         if self._is_closed:  # nobody would close another session
@@ -134,7 +137,7 @@ class Upstream:
 
     async def get(self, path: str) -> Any:
         """The JSON of a GET."""
-        with _failures():
+        with self._failures():
             async with self._open().get(path) as response:
                 return await response.json(content_type=None)
 
@@ -145,7 +148,7 @@ class Upstream:
             UpstreamRefused: the worker's answer is an error.
             ChildFailed: the worker is gone.
         """
-        with _failures():
+        with self._failures():
             async with self._open().post(path, data=encoded(body), headers=JSON) as response:
                 return _checked(response.status, await response.read(), body)
 
@@ -154,14 +157,24 @@ class Upstream:
         self, path: str, body: Mapping[str, Any], before_wait: BeforeWait
     ) -> AsyncIterator[AsyncIterator[Chunk]]:
         """The chunks of a POST; raises as `post` does. `before_wait` is awaited when no more have arrived."""
-        with _failures():
+        with self._failures():
             response = await self._open().post(path, data=encoded(body), headers=JSON)
             try:
                 if response.status != 200:
                     _checked(response.status, await response.read(), body)
-                yield _chunks(response.content, before_wait)
+                yield _chunks(response.content, before_wait, self._failures)
             finally:
                 response.close()
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn the failures of a connection into `ChildFailed`, or into what is known of the reason."""
+        try:
+            yield
+        except (aiohttp.ClientError, ConnectionError) as error:
+            if known := self.explain():
+                raise known from error
+            raise ChildFailed("the worker ended while it answered", why=str(error) or type(error).__name__) from error
 
 
 JSON = {"Content-Type": "application/json"}
@@ -177,9 +190,11 @@ def _checked(status: int, data: bytes, body: Mapping[str, Any]) -> Any:
     return decoded
 
 
-async def _chunks(content: aiohttp.StreamReader, before_wait: BeforeWait) -> AsyncIterator[Chunk]:
+async def _chunks(
+    content: aiohttp.StreamReader, before_wait: BeforeWait, failures: Callable[[], Any]
+) -> AsyncIterator[Chunk]:
     pending = b""
-    with _failures():
+    with failures():
         async for chunk in content.iter_any():
             *blocks, pending = (pending + chunk).split(b"\n\n")
             for block in blocks:
@@ -199,12 +214,3 @@ def _chunk(block: bytes) -> Chunk | None:
         return None
     decoded = from_json(data)
     return None if decoded is None else Chunk(decoded, block)  # several prompts begin with null
-
-
-@contextlib.contextmanager
-def _failures() -> Any:
-    """Turn the failures of a connection into `ChildFailed`."""
-    try:
-        yield
-    except (aiohttp.ClientError, ConnectionError) as error:
-        raise ChildFailed("the worker ended while it answered", why=str(error) or type(error).__name__) from error

@@ -31,6 +31,7 @@ from edgellm.errors import (
     ModelNotFound,
     UnsupportedModel,
     UsageError,
+    WorkerLost,
 )
 from edgellm.formats.gguf_file import GGUFFile
 from edgellm.formats.gguf_split import part_paths
@@ -42,6 +43,7 @@ from edgellm.run.chat_template import ChatTemplate
 from edgellm.run.draft_costs import DraftCosts
 from edgellm.serve.logs import BoundedLog
 from edgellm.serve.workers.catalog import ModelKind, ServedModel
+from edgellm.serve.workers.crew import Links
 from edgellm.serve.workers.upstream import Upstream, UpstreamRefused
 
 POLL_SECONDS = 0.05
@@ -75,6 +77,7 @@ class Worker:
         self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
         self._errors: deque[str] = deque(maxlen=MOST_ERRORS)
         self._drained: asyncio.Task[None] | None = None
+        self._links: Links | None = None
 
     @classmethod
     async def start(
@@ -87,16 +90,18 @@ class Worker:
         packed: PackedFile | None = None,
         slots: Path | None = None,
         costs: DraftCosts | None = None,
+        links: Links | None = None,
     ) -> Worker:
         """Load a model, from its packed file if it has one; returns when it can answer.
 
         `slots` is the directory where it writes and reads its slots. It drafts tokens if it knows what passes cost at
-        first.
+        first. `links` lead to other machines with a part of the layers; they are closed with it.
 
         Raises:
             CorruptFile, ModelNotFound, DoesNotFit: the model cannot be loaded; the error has the reason.
             UnsupportedModel: its chat template is broken, does not end, or is more than llama-server knows.
             ChildFailed: llama-server cannot be started, or was ended before it could answer.
+            WorkerLost: another machine with a part of its layers is gone.
         """
         begin = time.perf_counter()
         if model.kind is ModelKind.CHAT and model.template:
@@ -105,13 +110,16 @@ class Worker:
             except UnsupportedModel as error:
                 raise UnsupportedModel(f"{model.name} could not be loaded", why=f"{error.what}: {error.why}") from error
         directory = Path(tempfile.mkdtemp(prefix="edgellm-"))  # for this user alone (0700)
-        command = tethered([str(program), *_arguments(model, plan, directory, slots)], _environment(packed, costs))
+        arguments = _arguments(model, plan, directory, slots) + (links.arguments if links else [])
+        command = tethered([str(program), *arguments], _environment(packed, costs))
         try:
             child = await AsyncChild.start(command, name=program.name, errors=STDOUT)
         except EngineError:
             shutil.rmtree(directory, ignore_errors=True)
             raise
         worker = cls(model, plan, child, directory)
+        if links is not None:
+            worker._tie(links)
         worker._drained = asyncio.create_task(worker._drain(log))
         try:
             await worker._until_it_answers(log)
@@ -143,6 +151,24 @@ class Worker:
         with contextlib.suppress(UpstreamRefused):
             await self.upstream.post(CONTROL, {"id": name, "action": "stop"})
 
+    def _tie(self, links: Links) -> None:
+        """End with the links: llama-server would wait for ever for the answer of a machine that is gone."""
+        loop, self._links = asyncio.get_running_loop(), links
+        self.upstream.explain = lambda: links.lost
+
+        def end() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(self.kill)
+
+        links.on_loss = end
+        if links.lost is not None:
+            end()
+
+    @property
+    def lost(self) -> WorkerLost | None:
+        """The machine with a part of its layers that is gone, as an error."""
+        return self._links.lost if self._links else None
+
     def kill(self) -> None:
         """Kill it; `wait` returns then."""
         self._child.kill()
@@ -151,6 +177,8 @@ class Worker:
         """End it, by force after `grace` seconds."""
         await self.upstream.close()
         await self._child.stop(grace)
+        if self._links is not None:
+            await asyncio.to_thread(self._links.close)
         if self._drained is not None:
             await self._drained
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -158,6 +186,8 @@ class Worker:
     async def _until_it_answers(self, log: Path) -> None:
         while not await self.upstream.is_ready():
             if not self.is_alive:
+                if self.lost is not None:
+                    raise self.lost
                 if self._drained is not None:
                     await self._drained
                 status, words = await self._child.wait(), " / ".join([*self._last_words][-SHOWN_WORDS:])
