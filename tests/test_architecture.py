@@ -26,7 +26,7 @@ LAYERS = {
     "models": 2, "engine": 2,
     "formats": 1, "machine": 1, "sandbox": 1, "package_index": 1,
     "errors": 0, "version": 0, "exit_codes": 0, "settings": 0, "progress": 0, "files": 0, "suggest": 0,
-    "config_file": 0, "database": 0, "text": 0, "units": 0, "early": 0, "__init__": 0,
+    "config_file": 0, "database": 0, "text": 0, "units": 0, "early": 0, "extras": 0, "__init__": 0,
 }  # fmt: skip
 OWNERS = {
     "llama_cpp": {"engine/llama.py"},

@@ -16,8 +16,7 @@ from edgellm.exit_codes import ExitCode
 from edgellm.machine.cpu import usable_cores
 from edgellm.models.local.registration import default_name, register
 from edgellm.progress import Progress, Report
-from edgellm.training.begin import begin
-from edgellm.training.extra import require_extra
+from edgellm.training.begin import begin, require_torch
 from edgellm.training.options import FineTuneOptions, FineTuneRequest, Method
 from edgellm.training.plan import FineTunePlan
 from edgellm.training.result import FineTuned
@@ -128,7 +127,7 @@ def finetune(
               edgellm finetune bitnet-2b chats.jsonl -o mine.gguf --method scales
               edgellm finetune smollm2 chats.jsonl -o dates.gguf --resume
     """
-    require_extra()
+    require_torch()
     target = file if file.suffix == ".gguf" else file.with_name(f"{file.name}.gguf")
     here = building_workspace(offline=offline, quiet=output.silent)
     name = _free_name(here, target)

@@ -1,4 +1,4 @@
-"""Adapters at run time: the engine computes with one what merged weights compute; PEFT's files are converted."""
+"""PEFT's adapters are converted, and the engine computes with one what merged weights compute."""
 
 import json
 from collections.abc import Mapping
@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgellm.engine.adapters import Adapter, check_adapter, parse_adapter
+from edgellm.engine.adapters import Adapter
 from edgellm.engine.llama import LlamaEngine
-from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel, UsageError
-from edgellm.formats.gguf_writer import GGUFWriter
-from edgellm.formats.quant_types import named_type
+from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel
 from edgellm.weights.convert.adapter import convert_adapter, ready_adapters
 from edgellm.weights.convert.converter import convert
 from tests.weights import checkpoint_maker as make
@@ -170,49 +168,3 @@ def test_strange_tensors_and_missing_files_are_refused(tmp_path: Path) -> None:
     (peft / "adapter_config.json").unlink()
     with pytest.raises(ModelNotFound):
         ready_adapters([Adapter(peft)], base, tmp_path / "cache")
-
-
-def write_adapter(path: Path, tensors: Mapping[str, np.ndarray], **keys: str) -> Path:
-    with GGUFWriter(path) as out:
-        for key, value in {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}.items():
-            out.add(key, keys.get(key.replace(".", "_"), value))
-        out.add("adapter.lora.alpha", 8.0)
-        for name, values in tensors.items():
-            out.declare(name, values.shape[::-1], named_type("F32"))
-        for name, values in tensors.items():
-            out.write(name, values)
-    return path
-
-
-def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
-    base = convert(make.llama(tmp_path / "model", SHAPE).directory, tmp_path / "base.gguf").path
-    a, b = np.zeros((4, 256), np.float32), np.zeros((256, 4), np.float32)
-    good = {"blk.0.attn_q.weight.lora_a": a, "blk.0.attn_q.weight.lora_b": b}
-    check_adapter(write_adapter(tmp_path / "good.gguf", good), base)
-    cases = {
-        "architecture": write_adapter(tmp_path / "1.gguf", good, general_architecture="qwen2"),
-        "no tensor": write_adapter(tmp_path / "2.gguf", {n.replace("blk.0", "blk.9"): v for n, v in good.items()}),
-        "rows of": write_adapter(tmp_path / "3.gguf", good | {"blk.0.attn_q.weight.lora_a": a[:, :128].copy()}),
-        "is no adapter": base,
-    }
-    for words, path in cases.items():
-        with pytest.raises(UsageError) as caught:
-            check_adapter(path, base)
-        assert words in f"{caught.value.what} {caught.value.why}"
-    norm = write_adapter(tmp_path / "5.gguf", good | {"blk.0.attn_norm.weight": np.zeros(256, np.float32)})
-    with pytest.raises(UnsupportedModel, match="cannot be used"):  # the engine would leave it out in silence
-        check_adapter(norm, base)
-
-
-def test_what_is_typed(tmp_path: Path) -> None:
-    path = tmp_path / "a.gguf"
-    path.touch()
-    odd = tmp_path / "b:2"
-    odd.touch()
-    assert parse_adapter(str(path)) == Adapter(path)
-    assert parse_adapter(f"{path}:0.5") == Adapter(path, 0.5)
-    assert parse_adapter(f"{path}:-2e0") == Adapter(path, -2.0)
-    assert parse_adapter(str(odd)) == Adapter(odd)
-    for text in (f"{path}:nan", f"{path}:inf", f"{path}:x", f"{path}:1e9", str(tmp_path / "none"), "none:1"):
-        with pytest.raises(UsageError):
-            parse_adapter(text)
