@@ -19,7 +19,7 @@ LAYERS = {
     "commands": 8,
     "ui": 7, "api": 6, "batches": 6, "library": 6, "mcp_server": 6, "answers": 6, "evaluations": 6, "benchmarks": 6,
     "mcp_http": 6, "toolset": 6,
-    "workspace": 5, "diagnosis": 5, "bug_report": 5, "report": 5,
+    "workspace": 5, "adapters": 5, "diagnosis": 5, "bug_report": 5, "report": 5,
     "serve": 4, "batch": 4, "tools": 4, "chats": 4, "measure": 4, "documents": 4, "evaluation": 4,
     "training": 4,
     "run": 3, "wire": 3, "weights": 3, "cache": 3,

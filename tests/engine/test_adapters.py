@@ -1,6 +1,5 @@
 """Adapters are found by what is typed, and refused if they are not for the model."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -8,25 +7,9 @@ import pytest
 
 from edgellm.engine.adapters import Adapter, check_adapter, parse_adapter
 from edgellm.errors import UnsupportedModel, UsageError
-from edgellm.formats.gguf_writer import GGUFWriter
-from edgellm.formats.quant_types import named_type
 from edgellm.weights.convert.converter import convert
 from tests.weights import checkpoint_maker as make
-from tests.weights.numpy_models import Shape
-
-SHAPE = Shape(hidden=256, ffn=512, layers=2)
-
-
-def write_adapter(path: Path, tensors: Mapping[str, np.ndarray], **keys: str) -> Path:
-    with GGUFWriter(path) as out:
-        for key, value in {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}.items():
-            out.add(key, keys.get(key.replace(".", "_"), value))
-        out.add("adapter.lora.alpha", 8.0)
-        for name, values in tensors.items():
-            out.declare(name, values.shape[::-1], named_type("F32"))
-        for name, values in tensors.items():
-            out.write(name, values)
-    return path
+from tests.weights.adapter_files import SHAPE, write_adapter
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -58,6 +41,23 @@ def test_what_is_typed(tmp_path: Path) -> None:
     assert parse_adapter(f"{path}:0.5") == Adapter(path, 0.5)
     assert parse_adapter(f"{path}:-2e0") == Adapter(path, -2.0)
     assert parse_adapter(str(odd)) == Adapter(odd)
-    for text in (f"{path}:nan", f"{path}:inf", f"{path}:x", f"{path}:1e9", str(tmp_path / "none"), "none:1"):
+    names = {"user/dates": path, "user/dates:F16": odd}
+    assert parse_adapter("user/dates", names.get) == Adapter(path)
+    assert parse_adapter("user/dates:F16", names.get) == Adapter(odd)
+    assert parse_adapter("user/dates:0.5", names.get) == Adapter(path, 0.5)
+    assert parse_adapter("user/dates:F16:2", names.get) == Adapter(odd, 2)
+    for text in (
+        "",
+        ":1",
+        "\0",
+        "x" * 5000,
+        "~nobody-here/a.gguf",
+        f"{path}:nan",
+        f"{path}:inf",
+        f"{path}:x",
+        f"{path}:1e9",
+        str(tmp_path / "none"),
+        "none:1",
+    ):
         with pytest.raises(UsageError):
             parse_adapter(text)

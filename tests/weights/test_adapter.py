@@ -1,56 +1,30 @@
 """PEFT's adapters are converted, and the engine computes with one what merged weights compute."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgellm.engine.adapters import Adapter
+from edgellm.engine.builds.installed import InstalledEngine
 from edgellm.engine.llama import LlamaEngine
 from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel
 from edgellm.weights.convert.adapter import convert_adapter, ready_adapters
 from edgellm.weights.convert.converter import convert
 from tests.weights import checkpoint_maker as make
+from tests.weights.adapter_files import ALPHA, RANK, SHAPE, pairs, write_peft
 from tests.weights.engine_run import relative_rmse
-from tests.weights.numpy_models import Shape, decode, int8_product, relu2
+from tests.weights.numpy_models import decode, int8_product, relu2
 
 pytestmark = pytest.mark.engine
 
-Pair = tuple[np.ndarray, np.ndarray]
 TOKENS = [3, 65, 256, 17, 70, 70, 100, 5]
-SHAPE, RANK, ALPHA = Shape(hidden=256, ffn=512, layers=2), 4, 8.0
-PARTS = {
-    "q": ("self_attn.q_proj", "attn_q"), "k": ("self_attn.k_proj", "attn_k"), "v": ("self_attn.v_proj", "attn_v"),
-    "o": ("self_attn.o_proj", "attn_output"), "gate": ("mlp.gate_proj", "ffn_gate"), "up": ("mlp.up_proj", "ffn_up"),
-    "down": ("mlp.down_proj", "ffn_down"),
-}  # fmt: skip
 
 
-def pairs(seed: int = 5) -> dict[str, Pair]:
-    """A product of low rank for each linear layer, by the names of the numpy models."""
-    rng = np.random.default_rng(seed)
-    found = {}
-    for i in range(SHAPE.layers):
-        for part, (rows, columns) in make.matrix_shapes(SHAPE).items():
-            down = rng.standard_normal((RANK, columns), np.float32) / np.sqrt(columns)
-            up = rng.standard_normal((rows, RANK), np.float32) * 0.3
-            found[f"{i}.{part}"] = (down.astype(np.float32), up.astype(np.float32))
-    return found
-
-
-def write_peft(directory: Path, products: Mapping[str, Pair], **config: object) -> Path:
-    tensors = {}
-    for name, (down, up) in products.items():
-        layer, _, part = name.partition(".")
-        stem = f"base_model.model.model.layers.{layer}.{PARTS[part][0]}"
-        tensors |= {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
-    directory.mkdir()
-    make.write_safetensors(directory / "adapter_model.safetensors", tensors)
-    settings = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "bias": "none", "use_dora": False, **config}
-    (directory / "adapter_config.json").write_text(json.dumps(settings))
-    return directory
+@pytest.fixture(scope="module")
+def llama(engine: InstalledEngine) -> LlamaEngine:
+    """The engine as edgellm opens it, not its bindings alone."""
+    return LlamaEngine(engine)
 
 
 def scores(llama: LlamaEngine, path: Path, adapters: tuple[Adapter, ...] = ()) -> np.ndarray:
