@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import edgellm as library
 from edgellm.adapters import plan_adapter, pull_adapter
-from edgellm.errors import EdgellmError
+from edgellm.errors import EdgellmError, UsageError
 from edgellm.models.hub.client import Hub
 from edgellm.models.hub.retry import Patience
 from edgellm.settings import Settings
@@ -71,6 +72,13 @@ def test_an_adapter_of_peft_is_pulled_and_used_by_its_name(hub: HubServer, setti
     by_name = said("--lora", NAME)
     assert by_name == said("--lora", str(peft)) != said()
     assert said("--lora", f"{NAME}:0") == said()
+
+    with library.open("tiny", lora=[NAME], prompt_cache=0) as model, library.open("tiny", lora=f"{NAME}:0") as plain:
+        asked = {"raw": True, "max_tokens": 6, "temperature": 0, "limits": library.Limits(6, loop_guard=False)}
+        assert model.ask("x=", **asked).text.strip() == by_name.strip()
+        assert plain.ask("x=", **asked).text.strip() == said().strip()
+    with pytest.raises(UsageError, match="there is no adapter"):
+        library.open("tiny", lora="none")
 
     requests = len(hub.requests)
     again = data(edgellm("pull", "tiny", "--lora", NAME, "--json"))
