@@ -28,6 +28,7 @@ pytestmark = pytest.mark.engine
 QUICK = FineTuneOptions(steps=4, batch=2, rate=1e-3, held_out=0.1, n_threads=1, head="f32", save_every=2)
 MAKERS: dict[str, Callable[[Path], make.Made]] = {
     "bitnet": lambda path: make.bitnet(path, SMALL, packed=False),
+    "falcon-e": lambda path: make.falcon_e(path, SMALL),
     "bonsai": lambda path: make.bonsai(path, SMALL),
     "llama": lambda path: make.llama(path, SMALL),
 }
@@ -43,6 +44,7 @@ def options(**more: object) -> FineTuneOptions:
     ("maker", "method", "outtype"),
     [
         ("bitnet", Method.TERNARY, None), ("bitnet", Method.SCALES, None),
+        ("falcon-e", Method.TERNARY, None),
         ("bonsai", Method.TERNARY, None), ("bonsai", Method.SCALES, None), ("bonsai", Method.TERNARY, "f32"),
         ("llama", Method.FULL, "f32"),
     ],
@@ -65,7 +67,9 @@ def test_the_file_is_what_was_trained(
     assert result.path == tmp_path / "out.gguf" and len(steps) == 4 and all(np.isfinite(result.losses))
     written = read_gguf(result.path, Quantizer(llama.installed.libraries, 1))
     kinds = {each.type.name for name, each in written.weights.items() if MATRIX.fullmatch(name)}
-    assert kinds == {{"bitnet": "I2_S", "bonsai": "TQ2_0"}.get(maker, "F32") if outtype is None else "F32"}
+    assert kinds == {
+        {"bitnet": "I2_S", "falcon-e": "I2_S", "bonsai": "TQ2_0"}.get(maker, "F32") if outtype is None else "F32"
+    }
     if maker != "llama" and outtype is None:
         moved = sum(int((slabs[name].codes != before[name]).sum()) for name in before)
         assert (moved > 0) == (method is Method.TERNARY)
