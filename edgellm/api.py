@@ -14,8 +14,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgellm.adapters import named_adapter, plan_adapter, pull_adapter
 from edgellm.engine.rpc.address import Address, parse_addresses
 from edgellm.errors import BadRequest, UsageError
 from edgellm.machine.memory import resident
@@ -422,6 +424,7 @@ def open(  # noqa: A001, always called as edgellm.open
     prompt_cache: int | None = None,
     draft: bool = True,
     workers: Sequence[str] = (),
+    lora: str | Path | Sequence[str | Path] = (),
     report: Report = silent,
 ) -> OpenModel:
     """Open a model by its name or the path of a GGUF file; it is pulled first if it is not here. As `edgellm.open`.
@@ -442,10 +445,13 @@ def open(  # noqa: A001, always called as edgellm.open
             nothing there.
         draft: draft tokens from the text so far, where that pays; the answers are the same.
         workers: addresses ("127.0.0.1:7531") of `edgellm worker` on other machines, which hold a part of the layers.
+        lora: adapters that change the answers: a GGUF file, PEFT's directory, or the name of one that was pulled, each
+            with `:SCALE` behind it if it is to count more or less; one, or several.
         report: called with the progress of downloading and loading.
 
     Raises:
         ModelNotFound: there is no such model; the nearest name is in `why`.
+        UsageError: there is no such adapter, or it belongs to another model.
         EngineMissing: no engine is built; `hint` is the command that builds it.
         DoesNotFit: too little memory; what would fit is in `why` and `hint`.
         ContextTooLarge: more context than the model was trained with.
@@ -454,11 +460,12 @@ def open(  # noqa: A001, always called as edgellm.open
         WorkerLost, WorkerRefused: a worker cannot be used.
     """
     here = workspace(offline=offline)
+    several = [lora] if isinstance(lora, str | Path) else lora
     # The estimate counts Python and the engine itself as SLACK.
     held = max(0, resident() - SLACK)
     options = LoadOptions(
         n_ctx, n_threads, kv_type, max_memory, system, force, held=held, use_tuning=tuned, prompt_cache=prompt_cache,
-        draft=draft, workers=_addresses(workers),
+        draft=draft, adapters=tuple(named_adapter(here, str(each)) for each in several), workers=_addresses(workers),
     )  # fmt: skip
     return OpenModel(here, here.model(name, report=report), options, report=report)
 
@@ -505,15 +512,22 @@ def batch_options(
     )
 
 
-def pull(name: str, *, force: bool = False, offline: bool = False, report: Report = silent) -> InstalledModel:
+def pull(
+    name: str, *, lora: str | None = None, force: bool = False, offline: bool = False, report: Report = silent
+) -> InstalledModel:
     """Pull a model: a recipe's name, NAME:VARIANT, user/repo[:QUANT] on the Hub, or hf://...; at once when it is here.
 
-    `force` fetches it again, and although memory seems too small.
+    `force` fetches it again, and although memory seems too small. With `lora`, a repository on the Hub, the adapter
+    there is pulled for the model and returned.
 
     Raises:
         ModelNotFound, DoesNotFit, NetworkError, ChecksumMismatch, DiskFull, CorruptFile, UnsupportedModel.
+        UsageError: the adapter belongs to another model.
     """
-    return workspace(offline=offline).pull(name, force=force, report=report)
+    here = workspace(offline=offline)
+    if lora is None:
+        return here.pull(name, force=force, report=report)
+    return pull_adapter(here, name, plan_adapter(here, lora, report=report), force=force, report=report)
 
 
 def models() -> list[ListedModel]:

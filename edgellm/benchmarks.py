@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from edgellm.api import OpenModel
 from edgellm.batch.record import digest
-from edgellm.evaluation.harness.extra import require_extra
 from edgellm.evaluation.harness.response_log import ResponseLog
 from edgellm.evaluation.harness.result import TaskOptions, TaskResult
+from edgellm.extras import BENCHMARKS
 from edgellm.progress import Report, silent
 from edgellm.run.loader import LoadOptions
 from edgellm.workspace import Workspace, workspace
@@ -69,7 +69,7 @@ def run_benchmark(
     report: Report = silent,
 ) -> TaskResult:
     """Open a model, and run tasks on it; the errors are those of `benchmark`."""
-    require_extra()
+    BENCHMARKS.require()
     from edgellm.evaluation.harness.tasks import load_tasks, run_tasks
 
     local = here.model(name, report=report)

@@ -91,6 +91,11 @@ class Settings:
         return self.data / "models"
 
     @property
+    def adapters(self) -> Path:
+        """Adapters that were pulled, which change the answers of a model."""
+        return self.data / "adapters"
+
+    @property
     def chats(self) -> Path:
         """The database of saved chats."""
         return self.data / "chats.sqlite3"

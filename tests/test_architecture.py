@@ -19,14 +19,14 @@ LAYERS = {
     "commands": 8,
     "ui": 7, "api": 6, "batches": 6, "library": 6, "mcp_server": 6, "answers": 6, "evaluations": 6, "benchmarks": 6,
     "mcp_http": 6, "toolset": 6,
-    "workspace": 5, "diagnosis": 5, "bug_report": 5, "report": 5,
+    "workspace": 5, "adapters": 5, "diagnosis": 5, "bug_report": 5, "report": 5,
     "serve": 4, "batch": 4, "tools": 4, "chats": 4, "measure": 4, "documents": 4, "evaluation": 4,
     "training": 4,
     "run": 3, "wire": 3, "weights": 3, "cache": 3,
     "models": 2, "engine": 2,
     "formats": 1, "machine": 1, "sandbox": 1, "package_index": 1,
     "errors": 0, "version": 0, "exit_codes": 0, "settings": 0, "progress": 0, "files": 0, "suggest": 0,
-    "config_file": 0, "database": 0, "text": 0, "units": 0, "early": 0, "__init__": 0,
+    "config_file": 0, "database": 0, "text": 0, "units": 0, "early": 0, "extras": 0, "__init__": 0,
 }  # fmt: skip
 OWNERS = {
     "llama_cpp": {"engine/llama.py"},

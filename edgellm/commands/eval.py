@@ -12,7 +12,7 @@ import typer
 from edgellm.benchmarks import run_benchmark
 from edgellm.errors import DoesNotFit, UsageError
 from edgellm.evaluation.compare import Comparison, compare
-from edgellm.evaluation.evaluation import Evaluation, EvaluationStep
+from edgellm.evaluation.evaluation import Evaluation
 from edgellm.evaluation.harness.result import TaskOptions, TaskResult
 from edgellm.evaluation.log import LogHeader, write_log
 from edgellm.evaluation.rescore import Rescored, rescore
@@ -25,7 +25,7 @@ from edgellm.evaluation.suite import (
     known_suites,
     list_suites,
 )
-from edgellm.evaluations import EvaluationOptions, ModelEvaluation, names_log, open_log, prepare, require_place
+from edgellm.evaluations import EvaluationOptions, names_log, open_log, prepare, require_place
 from edgellm.exit_codes import ExitCode
 from edgellm.measure.bench.current import current_setting
 from edgellm.measure.quality import Quality, QualityOptions, measure
@@ -35,9 +35,9 @@ from edgellm.report.evaluation import evaluation_page
 from edgellm.report.report_file import ReportFile
 from edgellm.report.task_scores import task_page
 from edgellm.ui import options
-from edgellm.ui.batch_line import watch_batch
 from edgellm.ui.benchmark_table import print_benchmark
 from edgellm.ui.console import note
+from edgellm.ui.evaluation_line import run_evaluation
 from edgellm.ui.evaluation_tables import percent, show_comparison, show_rescored, show_scores, show_suites
 from edgellm.ui.flags import answer_options, load_options
 from edgellm.ui.interrupt import Interrupt
@@ -161,7 +161,9 @@ def evaluate(
         return _end(shown, result, found, least, report_file)
     how = EvaluationOptions(load_options(load, None, slots), answer_options(sampling, length, FormFlags(), here), raw)
     sides = prepare(here, str(model), against, suite or (), limit, how, log)
-    first, *base = [side if isinstance(side, Evaluation) else _run(side, shown=shown) for side in sides]
+    first, *base = [
+        side if isinstance(side, Evaluation) else run_evaluation(side, quiet=shown.silent) for side in sides
+    ]
     comparison = None
     if against is not None:
         comparison = compare(first, base[0])
@@ -196,18 +198,6 @@ def _benchmark(
         page = task_page(found, current_setting(here.installed_engine))
         write_report(report_file, page, quiet=shown.silent)
     return found
-
-
-def _run(evaluation: ModelEvaluation, *, shown: QuietOutput) -> Evaluation:
-    """Run an evaluation with a live line."""
-    with progress(quiet=shown.silent) as report:
-        steps = ((step.tally, _so_far(step)) for step in evaluation.run(report))
-        watch_batch(steps, report, quiet=shown.silent)
-    return evaluation.result
-
-
-def _so_far(step: EvaluationStep) -> str:
-    return "" if step.score is None else f"score {percent(step.score)}"
 
 
 def _quality(here: Workspace, model: str, base: str, load: LoadFlags, *, shown: QuietOutput) -> Quality | None:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgellm.engine.adapters import Adapter
 from edgellm.engine.quantize import Quantizer
 from edgellm.errors import UsageError
+from edgellm.evaluation.compare import Comparison, compare
+from edgellm.evaluation.suite import Suite, choose_suites
+from edgellm.evaluations import EvaluationOptions, ModelEvaluation
 from edgellm.exit_codes import ExitCode
 from edgellm.machine.cpu import usable_cores
+from edgellm.models.local.description import kind_of_file
 from edgellm.models.local.registration import default_name, register
 from edgellm.progress import Progress, Report
-from edgellm.training.begin import begin
-from edgellm.training.extra import require_extra
+from edgellm.run.answer_options import AnswerOptions
+from edgellm.run.loader import LoadOptions
+from edgellm.training.begin import begin, require_torch
 from edgellm.training.options import FineTuneOptions, FineTuneRequest, Method
 from edgellm.training.plan import FineTunePlan
 from edgellm.training.result import FineTuned
 from edgellm.ui import options
 from edgellm.ui.console import is_terminal, note, print_fields
+from edgellm.ui.evaluation_line import run_evaluation
+from edgellm.ui.evaluation_tables import show_comparison
 from edgellm.ui.interrupt import Interrupt
 from edgellm.ui.local_checkpoint import find_checkpoint
 from edgellm.ui.local_engine import building_workspace
@@ -39,15 +47,21 @@ if TYPE_CHECKING:
 
 # Steps after which the time a step takes is worth saying.
 _MEASURED_STEPS = 3
+# Answers that an evaluation computes at once.
+_SLOTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class FineTuneResult:
-    """What a run takes, and what came out of it; `result` is null with --dry-run. `name` is the new model's."""
+    """What a run takes, and what came out of it; `result` is null with --dry-run. `name` is the new model's.
+
+    `comparison` sets it against its base, on the suites of --eval; null without.
+    """
 
     plan: FineTunePlan
     result: FineTuned | None
     name: str | None
+    comparison: Comparison | None = None
 
 
 def finetune(
@@ -112,6 +126,10 @@ def finetune(
             help="For checkpoints: type of embedding and head, as in convert. [default: f16]",
         ),
     ] = None,
+    suites: Annotated[
+        list[str] | None,
+        typer.Option("--eval", metavar="SUITE", help="Compare with the base on this suite; can be repeated."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the examples, and show what it will take.")] = False,
     force: options.Force = False,
@@ -126,13 +144,19 @@ def finetune(
     Examples: edgellm finetune smollm2 chats.jsonl -o dates.gguf
               edgellm finetune deepgrove/Bonsai book.txt -o mine.gguf --method ternary
               edgellm finetune bitnet-2b chats.jsonl -o mine.gguf --method scales
-              edgellm finetune smollm2 chats.jsonl -o dates.gguf --resume
+              edgellm finetune smollm2 chats.jsonl -o dates.gguf --eval json --resume
     """
-    require_extra()
+    require_torch()
     target = file if file.suffix == ".gguf" else file.with_name(f"{file.name}.gguf")
     here = building_workspace(offline=offline, quiet=output.silent)
     name = _free_name(here, target)
-    source = _source(here, model, quiet=output.silent)
+    source, recipe = _source(here, model, quiet=output.silent)
+    asked = choose_suites(suites, None, here.suite_directories) if suites else []
+    if asked and source.is_dir():
+        why = "it is no file that the engine can answer with"
+        raise UsageError(
+            "--eval does not compare with a checkpoint", why=why, hint="edgellm convert it, and name the file"
+        )
     chosen = FineTuneOptions(
         method=method, epochs=epochs, steps=steps, length=length, batch=batch, rate=learning_rate,
         weight_decay=weight_decay, rank=rank, alpha=alpha, held_out=held_out, seed=seed, save_every=save_every,
@@ -152,8 +176,11 @@ def finetune(
         result = _train(job, quiet=output.silent)
     registered = None
     if result.path is not None and not result.is_adapter:
-        registered = register(result.path, here.store, name=name).name
-    found = render(output, FineTuneResult(job.plan, result, registered), lambda found: _print(found, model, output))
+        registered = register(result.path, here.store, name=name, base=recipe).name
+    comparison = _compare(here, source, result, asked, threads, quiet=output.silent) if asked else None
+    found = render(
+        output, FineTuneResult(job.plan, result, registered, comparison), lambda found: _print(found, model, output)
+    )
     if result.interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)
     return found
@@ -170,14 +197,33 @@ def _free_name(here: Workspace, target: Path) -> str:
     return name
 
 
-def _source(here: Workspace, model: str, *, quiet: bool) -> Path:
-    """The GGUF file or checkpoint directory that a name stands for."""
+def _source(here: Workspace, model: str, *, quiet: bool) -> tuple[Path, str | None]:
+    """The GGUF file or checkpoint directory that a name stands for, and the recipe whose settings it has."""
     if Path(model).is_dir():
-        return Path(model)
+        return Path(model), None
     if "/" not in model or model.endswith(".gguf") or here.store.find(model):
-        return find_model(here, model, quiet=quiet).path
+        local = find_model(here, model, quiet=quiet)
+        return local.path, local.recipe.name if local.recipe else None
     with progress(quiet=quiet) as report:
-        return find_checkpoint(here, model, report)
+        return find_checkpoint(here, model, report), None
+
+
+def _compare(
+    here: Workspace, base: Path, result: FineTuned, suites: list[Suite], n_threads: int | None, *, quiet: bool
+) -> Comparison | None:
+    """Ask both the suites; None for a run that was interrupted."""
+    if result.path is None:
+        return None
+    load, raw = LoadOptions(n_threads=n_threads, n_slots=_SLOTS), kind_of_file(base) == "completion"
+    adapted = replace(load, adapters=(Adapter(result.path),)) if result.is_adapter else load
+    sides = (base if result.is_adapter else result.path, adapted), (base, load)
+    after, before = (
+        run_evaluation(
+            ModelEvaluation(here, str(path), suites, EvaluationOptions(how, AnswerOptions(), raw)), quiet=quiet
+        )
+        for path, how in sides
+    )
+    return compare(after, before)
 
 
 def _train(job: FineTuneJob, *, quiet: bool) -> FineTuned:
@@ -196,7 +242,7 @@ def _watch(job: FineTuneJob, interrupt: Interrupt, report: Report, *, quiet: boo
         held_out = held_out if step.held_out is None else step.held_out
         mean = seconds / len(losses)
         left = mean * (job.plan.n_steps - step.step)
-        if len(losses) == _MEASURED_STEPS and not quiet:
+        if len(losses) == _MEASURED_STEPS and left and not quiet:
             note(f"a step takes {duration(mean)}; {duration(left)} to go")
         figures = training_figures(losses, held_out, tokens / seconds, left, chart=chart)
         report(Progress("training", step.step, job.plan.n_steps, detail=figures))
@@ -234,6 +280,8 @@ def _print(found: FineTuneResult, base: str, output: QuietOutput) -> None:
     rows.append(("time", f"{duration(result.seconds)}, {size(result.peak_bytes)} of memory at most"))
     rows.append(("metrics", str(result.metrics)))
     print_fields(rows)
+    if found.comparison is not None:
+        show_comparison(found.comparison)
     if not output.quiet:
         for text in result.notes:
             note(f"note: {text}")

@@ -1,4 +1,4 @@
-"""`edgellm list`: the models on this machine, or those that can be pulled."""
+"""`edgellm list`: the models on this machine, its adapters, or the models that can be pulled."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgellm.adapters import AdapterDescription, installed_adapters, shelf
 from edgellm.formats.quant_types import find_named
 from edgellm.models.local.inventory import ListedModel, inventory, offered
 from edgellm.models.recipe import OfferedRecipe, Recipe, load_recipes
@@ -30,9 +31,12 @@ SPARE = ("LICENCE", "SOURCE", "USED", "SPEED", "CONTEXT", "PARAMS", "WHAT", "NEE
 
 def list_models(
     available: Annotated[bool, typer.Option("--available", "-a", help="What can be pulled instead.")] = False,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="The adapters on this machine instead.", envvar="EDGELLM_LIST_LORA")
+    ] = False,
     *,
     output: JsonOutput,
-) -> list[ListedModel] | list[OfferedRecipe]:
+) -> list[ListedModel] | list[OfferedRecipe] | list[AdapterDescription]:
     """List installed models: type, size, parameters, context, the memory they need, and how fast they were.
 
     With --available the models that can be pulled, by what they are for and by size; sizes are estimates until they
@@ -41,13 +45,19 @@ def list_models(
     \b
     Examples: edgellm list
               edgellm list --available
+              edgellm list --lora
               edgellm search bonsai --offline
     """
     here = workspace()
+    if lora:
+        return render(output, installed_adapters(here), _print_adapters)
     if available:
         recipes = load_recipes(here.recipe_directories).values()
         return render(output, [offered(recipe.choose()) for recipe in recipes], _print_recipes)
-    return render(output, inventory(here.store, here.settings), _print_models)
+    found = render(output, inventory(here.store, here.settings), _print_models)
+    if not output.as_json and (names := shelf(here).names()):
+        note(f"{len(names)} adapter{'s' if len(names) > 1 else ''}: edgellm list --lora")
+    return found
 
 
 def _print_recipes(recipes: list[OfferedRecipe]) -> None:
@@ -78,6 +88,20 @@ def _offer(recipe: OfferedRecipe) -> Sequence[str]:
         recipe.licence,
         recipe.summary.partition(": ")[2] or recipe.summary,
     )
+
+
+def _print_adapters(adapters: list[AdapterDescription]) -> None:
+    if not adapters:
+        note("no adapter is installed; edgellm pull MODEL --lora USER/REPO fetches one")
+        return
+    rows = [
+        (each.name, each.base or "", each.architecture, str(each.rank), size(each.size), each.source or "")
+        for each in adapters
+    ]
+    print_table(("NAME", "FOR", "ARCHITECTURE", "RANK", "SIZE", "SOURCE"), rows, right=(3, 4), spare=("SOURCE", "RANK"))
+    for each in adapters:
+        if each.problem:
+            note(f"{each.name} cannot be used: {each.problem}")
 
 
 def fits(verdict: bool | None) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgellm.adapters import shelf
 from edgellm.models.local import removal
 from edgellm.ui.console import note, print_table
 from edgellm.ui.options import JsonOutput
@@ -69,7 +70,7 @@ def prune(
         found, kept = found + kept, []
     if prompts:
         found, read = found + read, []
-    gone = found if dry_run else removal.prune(found, here.store)
+    gone = found if dry_run else removal.prune(found, here.store, shelf(here))
     freed = 0 if dry_run else sum(leftover.size for leftover in gone)
     left, left_prompts = (sum(leftover.size for leftover in each) for each in (kept, read))
     result = Pruned(dry_run, freed, left, left_prompts, [PrunedFile(each.path, each.size, each.why) for each in gone])

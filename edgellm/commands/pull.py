@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
+from edgellm.adapters import plan_adapter, pull_adapter
 from edgellm.models.fit.verdict import Fit
 from edgellm.models.local.description import describe, first_use
 from edgellm.models.local.store import InstalledModel
 from edgellm.models.pull import PullPlan, make_plan, present
+from edgellm.models.pull_adapter import AdapterPlan
 from edgellm.models.recipe import ConvertOptions
 from edgellm.ui import options
 from edgellm.ui.console import note, print_fields, print_line, print_table
@@ -19,7 +22,7 @@ from edgellm.ui.options import QuietOutput
 from edgellm.ui.progress import progress
 from edgellm.ui.render import render
 from edgellm.units import size
-from edgellm.workspace import workspace
+from edgellm.workspace import Workspace, workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,12 @@ class PlannedPull:
             plan.corrections,
         )  # fmt: skip
 
+    @classmethod
+    def of_adapter(cls, plan: AdapterPlan) -> PlannedPull:
+        """The part of an adapter's plan that is shown."""
+        files = [PlannedFile(file.name, file.size, file.sha256) for file in plan.files]
+        return cls(plan.name, plan.source, None, plan.licence, plan.size, plan.missing, files, None, None)
+
 
 def pull(
     model: Annotated[
@@ -82,6 +91,12 @@ def pull(
             envvar="EDGELLM_PULL_FORCE",
         ),
     ] = False,
+    lora: Annotated[
+        str | None,
+        typer.Option(
+            "--lora", metavar="USER/REPO", envvar="EDGELLM_PULL_LORA", help="Fetch this adapter for the model, too."
+        ),
+    ] = None,
     offline: options.Offline = False,
     *,
     output: QuietOutput,
@@ -89,14 +104,18 @@ def pull(
     """Fetch a model and check its sha256.
 
     An interrupted pull resumes where it stopped. Checkpoints are converted and quantized as the recipe says.
+    With --lora an adapter of the model is fetched and printed; the model itself, only if it is not here.
 
     \b
     Examples: edgellm pull smollm2
               edgellm pull qwen2.5-7b:Q8_0 --dry-run
               edgellm pull Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q4_K_M
               edgellm pull hf://user/repo@v1.0/model.gguf
+              edgellm pull smollm2 --lora user/dates-lora
     """
     here = workspace(offline=offline)
+    if lora is not None:
+        return _pull_adapter(here, model, lora, revision, dry_run=dry_run, force=force, output=output)
     choice = here.choice(model)
     installed = None if force or dry_run or revision else present(choice, here.store)
     fetched = installed is None
@@ -124,6 +143,35 @@ def pull(
     return installed
 
 
+def _pull_adapter(
+    here: Workspace, model: str, lora: str, revision: str | None, *, dry_run: bool, force: bool, output: QuietOutput
+) -> InstalledModel | PlannedPull:
+    """Fetch an adapter, or show what would be fetched; --revision is the adapter's."""
+    with progress(quiet=output.silent) as report:
+        plan = plan_adapter(here, lora, revision=revision, report=report)
+    if dry_run:
+        planned = PlannedPull.of_adapter(plan)
+        return render(output, planned, lambda planned: _print_files(planned.files, _adapter_fields(plan)))
+    if not output.silent:
+        note("  ".join([plan.name, size(plan.size), plan.licence or "licence unknown"]))
+    with progress(quiet=output.silent) as report:
+        adapter = pull_adapter(here, model, plan, force=force, report=report)
+    render(output, adapter, lambda adapter: _print(adapter, fetched=True, what="adapter"))
+    if not output.silent:
+        note(f"next: edgellm chat {shlex.quote(adapter.base or model)} --lora {shlex.quote(adapter.name)}")
+    return adapter
+
+
+def _adapter_fields(plan: AdapterPlan) -> list[tuple[str, str]]:
+    return [
+        ("adapter", plan.name),
+        ("source", plan.source),
+        ("licence", plan.licence or "unknown"),
+        ("type", "PEFT, converted here" if plan.is_peft else "GGUF"),
+        ("download", f"{size(plan.missing)} of {size(plan.size)}"),
+    ]
+
+
 def _note_corrections(plan: PullPlan, *, quiet: bool) -> None:
     for sentence in () if quiet else plan.corrections:
         note(sentence)
@@ -144,11 +192,8 @@ def _verdict(fit: Fit | None) -> str:
 
 
 def _print_plan(planned: PlannedPull, plan: PullPlan) -> None:
-    if planned.files:
-        rows = [(file.name, size(file.size), file.sha256 or "") for file in planned.files]
-        print_table(("FILE", "SIZE", "SHA256"), rows, right=(1,), spare=("SHA256",))
-        print_line("")
-    print_fields(
+    _print_files(
+        planned.files,
         [
             ("model", plan.name),
             ("source", plan.source),
@@ -156,15 +201,23 @@ def _print_plan(planned: PlannedPull, plan: PullPlan) -> None:
             ("type", f"{plan.quant or 'what fits best'}{', converted here' if plan.convert else ''}"),
             ("download", f"{size(plan.missing)} of {size(plan.size)}"),
             ("memory", _verdict(planned.fit) or "not known before it is here"),
-        ]
+        ],
     )
+
+
+def _print_files(files: list[PlannedFile], fields: list[tuple[str, str]]) -> None:
+    if files:
+        rows = [(file.name, size(file.size), file.sha256 or "") for file in files]
+        print_table(("FILE", "SIZE", "SHA256"), rows, right=(1,), spare=("SHA256",))
+        print_line("")
+    print_fields(fields)
     note("nothing is downloaded; next: the same without --dry-run")
 
 
-def _print(installed: InstalledModel, *, fetched: bool) -> None:
+def _print(installed: InstalledModel, *, fetched: bool, what: str = "model") -> None:
     print_fields(
         [
-            ("model", installed.name),
+            (what, installed.name),
             ("file", str(installed.path)),
             ("sha256", installed.sha256 + ("  ok" if fetched else "  when it was pulled")),
         ]

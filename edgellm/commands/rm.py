@@ -1,4 +1,4 @@
-"""`edgellm rm MODEL...`: remove models from this machine."""
+"""`edgellm rm MODEL...`: remove models and adapters from this machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgellm.adapters import stored
 from edgellm.errors import UsageError
 from edgellm.models.local.registration import SOURCE as IMPORTED
 from edgellm.models.local.removal import Removed, remove
@@ -23,13 +24,14 @@ from edgellm.workspace import workspace
 
 def rm(
     models: Annotated[
-        list[str], typer.Argument(help="Installed models, see `edgellm list`.", autocompletion=installed_names)
+        list[str],
+        typer.Argument(help="Installed models or adapters, see `edgellm list`.", autocompletion=installed_names),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     *,
     output: QuietOutput,
 ) -> list[Removed]:
-    """Remove models from this machine.
+    """Remove models and adapters from this machine.
 
     Files are deleted in edgellm's store and in the Hugging Face cache, unless another model uses them. Imported files
     stay; only their name is removed.
@@ -37,18 +39,18 @@ def rm(
     Example: edgellm rm smollm2
     """
     here = workspace()
-    found = [here.store.get(name) for name in dict.fromkeys(models)]
+    found = [stored(here, name) for name in dict.fromkeys(models)]
     if not yes and not output.as_json:
         if not sys.stdin.isatty():
             raise UsageError(
                 "rm asks before it removes, and there is no terminal to ask on",
                 hint=f"edgellm rm --yes {shlex.join(models)}",
             )
-        typer.confirm(f"Remove {', '.join(map(_described, found))}?", abort=True, err=True)
+        typer.confirm(f"Remove {', '.join(_described(model) for _, model in found)}?", abort=True, err=True)
     with progress(quiet=output.silent) as report:
         removed = [
             remove(
-                here.store,
+                store,
                 model,
                 here.hub_cache,
                 tunings=here.settings.tunings,
@@ -56,7 +58,7 @@ def rm(
                 prompts=here.all_prompts,
                 report=report,
             )
-            for model in found
+            for store, model in found
         ]
     return render(output, removed, _print)
 

@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 
+from edgellm.adapters import named_adapter
 from edgellm.cache.decision import DEFAULT_ERROR
 from edgellm.cache.decision import EMBEDDER as COMPARER
 from edgellm.documents.collection import RERANKER
 from edgellm.documents.index import EMBEDDER
 from edgellm.documents.shelf import Shelf
-from edgellm.engine.adapters import Adapter, parse_adapter
+from edgellm.engine.adapters import Adapter
 from edgellm.engine.rpc.address import parse_addresses
 from edgellm.errors import EdgellmError, ModelNotFound, UsageError
 from edgellm.library import DEFAULT_EMBEDDER, NO_EMBEDDER
@@ -202,7 +203,7 @@ def serve(
         raise UsageError("--docs and --no-docs exclude each other", hint="leave one out")
     if ANY in asked.allowed_origins and not asked.api_keys:
         note("--allowed-origin '*' without a key: every web page that you open can use this server")
-    adapters = _adapters(lora or [], models or [], cached=answer_cache)
+    adapters = _adapters(here, lora or [], models or [], cached=answer_cache)
     engine = here.engine_with_tools
     helpers = _helpers(here, asked) if asked.offers_documents else []
     if (answer_cache or tools) and COMPARER in here.store.names():
@@ -311,7 +312,7 @@ def _on_workers(
     return replace(asked, workers=addresses, n_here=n_here, tuned=False, draft=False, prompt_cache=0)
 
 
-def _adapters(lora: list[str], models: list[str], *, cached: bool) -> list[Adapter]:
+def _adapters(here: Workspace, lora: list[str], models: list[str], *, cached: bool) -> list[Adapter]:
     """The adapters that were typed; they need the one model that they belong to."""
     if lora and len(models) != 1:
         raise UsageError(
@@ -319,7 +320,7 @@ def _adapters(lora: list[str], models: list[str], *, cached: bool) -> list[Adapt
         )
     if lora and cached:
         raise UsageError("--lora and --answer-cache do not go together", why="kept answers are the model's own")
-    return [parse_adapter(text) for text in lora]
+    return [named_adapter(here, text) for text in lora]
 
 
 def _adapted(here: Workspace, model: ServedModel, adapters: list[Adapter]) -> ServedModel:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgellm.adapters import AdapterDescription, find_adapter
 from edgellm.errors import ModelNotFound
 from edgellm.formats.gguf_file import GGUFFile
 from edgellm.machine import memory
@@ -52,14 +53,16 @@ class ShownModel(ModelDescription):
 def show(
     model: Annotated[
         str,
-        typer.Argument(help="An installed model, a recipe, or the path of a GGUF file.", autocompletion=model_names),
+        typer.Argument(
+            help="An installed model, a recipe, an adapter, or the path of a GGUF file.", autocompletion=model_names
+        ),
     ],
     tensors: Annotated[
         bool, typer.Option("--tensors", help="Also every tensor: type, shape, size, bits per weight, ternary scales.")
     ] = False,
     *,
     output: JsonOutput,
-) -> ShownModel | OfferedRecipe:
+) -> ShownModel | OfferedRecipe | AdapterDescription:
     """Show a model's architecture, size, tensor types and context; of one that is not here, what its recipe says.
 
     \b
@@ -68,6 +71,8 @@ def show(
               edgellm show ggml-model-i2_s.gguf --tensors
     """
     here = workspace()
+    if here.store.find(model) is None and (adapter := find_adapter(here, model)) is not None:
+        return render(output, adapter, _print_adapter)
     found = resolve(model, here.store, here.recipe_directories)
     if isinstance(found, Choice):
         return _show_recipe(model, found, tensors=tensors, output=output)
@@ -139,6 +144,21 @@ def _print(model: ShownModel, table: TensorTable | None) -> None:
             ("used", _used_text(model)),
         ]
     )
+
+
+def _print_adapter(adapter: AdapterDescription) -> None:
+    products = f"rank {adapter.rank}, alpha {adapter.alpha:g}, beside {adapter.tensors:,} matrices"
+    print_fields(
+        [
+            ("adapter", adapter.name),
+            ("file", f"{adapter.path}  {size(adapter.size)}"),
+            ("source", f"{adapter.source}, {(adapter.installed or '')[:10]}" if adapter.source else "a file"),
+            ("for", f"{adapter.base or 'a model'}, {adapter.architecture}"),
+            ("products", adapter.problem or products),
+        ]
+    )
+    if adapter.base and not adapter.problem:
+        note(f"next: edgellm chat {shlex.quote(adapter.base)} --lora {shlex.quote(adapter.name)}")
 
 
 def _used_text(model: ShownModel) -> str:

@@ -1,4 +1,4 @@
-"""`edgellm verify [MODEL...]`: hash the files of installed models again."""
+"""`edgellm verify [MODEL...]`: hash the files of installed models and adapters again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from edgellm.adapters import shelf, stored
 from edgellm.exit_codes import ExitCode
 from edgellm.models.local.registration import SOURCE as IMPORTED
 from edgellm.models.local.store import InstalledModel
@@ -21,12 +22,13 @@ from edgellm.workspace import workspace
 
 def verify(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Installed models. [default: all]", autocompletion=installed_names)
+        list[str] | None,
+        typer.Argument(help="Installed models or adapters. [default: all]", autocompletion=installed_names),
     ] = None,
     *,
     output: QuietOutput,
 ) -> list[Checked]:
-    """Check, without the network, that the files of installed models have not changed.
+    """Check, without the network, that the files of installed models and adapters have not changed.
 
     Exit code 6 when one is not.
 
@@ -35,7 +37,9 @@ def verify(
               edgellm verify smollm2 --json
     """
     here = workspace()
-    found = [here.store.get(name) for name in dict.fromkeys(models)] if models else here.store.all()
+    found = [*here.store.all(), *shelf(here).all()]
+    if models:
+        found = [stored(here, name)[1] for name in dict.fromkeys(models)]
     with progress(quiet=output.silent) as report:
         checked = list(verify_models(found, report=report))
     render(output, checked, lambda checked: _print(checked, found))
@@ -52,5 +56,10 @@ def _print(checked: list[Checked], found: list[InstalledModel]) -> None:
     bad = {each.name for each in checked if not each.ok}
     for model in found:
         if model.name in bad:
-            again = f"edgellm rm {model.name}" if model.source == IMPORTED else f"edgellm pull --force {model.name}"
-            note(f"try: {again}")
+            note(f"try: {_mend(model)}")
+
+
+def _mend(model: InstalledModel) -> str:
+    if model.source == IMPORTED:
+        return f"edgellm rm {model.name}"
+    return f"edgellm pull --force {f'{model.base} --lora ' if model.base else ''}{model.name}"

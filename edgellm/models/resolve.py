@@ -139,10 +139,13 @@ def _no_address(text: str) -> UsageError:
 
 
 def recipe_of(model: InstalledModel, recipe_directories: Sequence[Path]) -> Recipe | None:
-    """Return the recipe of an installed model: the one of its name, else the one that knows its file by its hash."""
-    choice = _recipe_named(model.name, recipe_directories)
-    if choice is not None:
-        return choice.recipe
+    """Return the recipe of an installed model: that of its name, or of the one that it was fine-tuned from; else the
+    one that knows its file by its hash.
+    """
+    for name in (model.name, model.base):
+        choice = _recipe_named(name, recipe_directories) if name else None
+        if choice is not None:
+            return choice.recipe
     known = (recipe for recipe in load_recipes(recipe_directories).values() if model.sha256 in recipe.hashes)
     return next(known, None)
 

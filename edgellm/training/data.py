@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +23,9 @@ from edgellm.suggest import did_you_mean
 from edgellm.text import read_text
 
 MOST_LINE_BYTES = 16 << 20
-MOST_FILE_BYTES = 4 << 30
+MOST_FILE_BYTES = 1 << 30
+# A million take about 2 GB of memory.
+MOST_EXAMPLES = 1_000_000
 JSON_LINES = (".jsonl", ".ndjson")
 _ROLES = ("system", "user", "assistant")
 _FORMS = 'lines are {"messages": [...]}, {"prompt": "...", "completion": "..."} or {"text": "..."}'
@@ -52,7 +55,11 @@ def read_examples(path: Path) -> list[Example]:
         text = read_text(path, limit=MOST_FILE_BYTES)
         examples = [Example(1, text=text)] if text.strip() else []
     else:
-        examples = [_example(path, number, line) for number, line in _lines(path) if line.strip()]
+        found = (_example(path, number, line) for number, line in _lines(path) if line.strip())
+        examples = list(islice(found, MOST_EXAMPLES + 1))
+        if len(examples) > MOST_EXAMPLES:
+            hint = "a part of it: what comes out can be trained on the next part"
+            raise UsageError(f"{path} holds over {MOST_EXAMPLES:,} examples", why="they are held in memory", hint=hint)
     if not examples:
         raise UsageError(f"{path} holds no examples", why=_FORMS, path=str(path))
     return examples

@@ -54,8 +54,9 @@ def estimate(
     """The memory of training steps over `batch` rows of `n_ctx` tokens; logits are computed `chunk` places at once."""
     tokens = batch * n_ctx
     block = tokens * (_WIDTHS * shape.n_embd + _FF_WIDTHS * shape.n_ff) * _FLOAT
-    block += 2 * batch * shape.n_head * n_ctx * n_ctx * _FLOAT  # attention's scores and their gradient
+    block += batch * n_ctx * n_ctx * _FLOAT  # the mask; scores are computed again
     inside = block if checkpointing else block * shape.n_layer
+    inside += 2 * batch * shape.n_head * n_ctx * n_ctx * _FLOAT  # the scores of one block and their gradient
     inputs = tokens * shape.n_embd * _FLOAT * (shape.n_layer + 2)
     logits = 3 * min(chunk, tokens) * n_vocab * _FLOAT
     # Codes times scales exist beside latent weights while a layer is computed, and until its backward pass.

@@ -37,6 +37,11 @@ def written_types(base: BaseModel, trained: Mapping[str, object]) -> dict[str, Q
     }
 
 
+def file_bytes(base: BaseModel) -> int:
+    """About how large the file of a whole model will be, without its metadata."""
+    return sum(each.values.size // each.type.block_size * each.type.block_bytes for each in base.weights.values())
+
+
 def settle(model: Decoder, base: BaseModel, trained: Mapping[str, torch.nn.Parameter]) -> tuple[str, ...]:
     """Round the trained parameters to what the file's types hold; returns notes on what was rounded."""
     types = written_types(base, trained)

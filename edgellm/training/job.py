@@ -22,7 +22,7 @@ import torch
 from edgellm.engine.base import Model
 from edgellm.engine.llama import LlamaEngine
 from edgellm.engine.quantize import Quantizer
-from edgellm.errors import DoesNotFit, ModelNotFound, UnsupportedModel, UsageError
+from edgellm.errors import DiskFull, DoesNotFit, ModelNotFound, UnsupportedModel, UsageError
 from edgellm.files import sha256_of
 from edgellm.formats.gguf_file import GGUFFile
 from edgellm.machine import memory
@@ -42,7 +42,7 @@ from edgellm.training.plan import FineTunePlan, Fitter, count_parameters
 from edgellm.training.result import FineTuned
 from edgellm.training.sequences import Row, TokenSequence, pack, split, tokenize
 from edgellm.training.teacher import Teacher, require_same_vocabulary
-from edgellm.training.work_directory import WorkDirectory
+from edgellm.training.work_directory import FREE_AND_RESUME, WorkDirectory
 from edgellm.units import size
 
 _DEFAULT_LENGTH, _STEP = 512, 64
@@ -73,6 +73,7 @@ class FineTuneJob:
         Raises:
             UsageError: options, examples, method or an earlier run stand against it.
             DoesNotFit: there is too little memory; the hint names what would fit.
+            DiskFull: there is no room for two checkpoints and the result.
             ModelNotFound, CorruptFile, UnsupportedModel: the model cannot be trained.
         """
         options = request.options
@@ -98,6 +99,7 @@ class FineTuneJob:
             learn, held = split(sequences, options.held_out, options.seed)
             rows, held_rows = pack(learn, n_ctx=length), pack(held, n_ctx=length)
             plan = _plan(base, shape, options, method, length, rows, learn, held)
+            _require_disk(work, base, plan, resumed=options.resume)
             n_threads = options.n_threads or usable_cores()
             if options.resume:
                 plan, n_threads = _as_begun(plan, work, n_threads)
@@ -155,7 +157,12 @@ class FineTuneJob:
                 state.save(self.work.path, self._done, trained, loop.optimizer)
 
     def finish(self, *, report: Report = silent) -> FineTuned:
-        """Write the file if all steps are done, and measure what the file holds on what was held out."""
+        """Write the file if all steps are done, and measure what the file holds on what was held out.
+
+        Raises:
+            DiskFull: there is no room; nothing is left of the file, and a run that is resumed writes it.
+            UnsupportedModel: a weight or scale does not fit into its type.
+        """
         loop, output = self._open(), self.request.output
         is_adapter = self.plan.method is Method.LORA
         notes: list[str] = []
@@ -165,10 +172,13 @@ class FineTuneJob:
                 notes += export.settle(loop.model, self.base, self._trained)
             report(Progress("measuring the held-out loss"))
             after = loop.held_out_loss()
-            if is_adapter:
-                export.write_adapter(self.base, loop.model, self.request.options.scale_alpha, output)
-            else:
-                export.write_model(self.base, loop.model, self._trained, output, report=report)
+            try:
+                if is_adapter:
+                    export.write_adapter(self.base, loop.model, self.request.options.scale_alpha, output)
+                else:
+                    export.write_model(self.base, loop.model, self._trained, output, report=report)
+            except DiskFull as error:  # the last checkpoint has all steps
+                raise DiskFull(error.what, why=error.why, hint=FREE_AND_RESUME, **error.facts) from error
             path = output
         losses = [row["loss"] for row in self._rows if "loss" in row]
         return FineTuned(
@@ -280,6 +290,13 @@ def _plan(
         sum(row.n_tokens for row in rows), n_learnt(rows), base.n_params,
         count_parameters(base, method, options.rank).trained, need, available + held_bytes,
     )  # fmt: skip
+
+
+def _require_disk(work: WorkDirectory, base: BaseModel, plan: FineTunePlan, *, resumed: bool) -> None:
+    """Room for the result, and for a new checkpoint beside the one before."""
+    result = 4 * plan.n_trained if plan.method is Method.LORA else export.file_bytes(base)
+    n_checkpoints = 1 if resumed else 2
+    work.require_room(result + n_checkpoints * state.COPIES * 4 * plan.n_trained, "the run", "-o on a larger disk")
 
 
 def _loop_plan(options: FineTuneOptions, plan: FineTunePlan) -> LoopPlan:

@@ -9,7 +9,6 @@ checkpoint appears under its name when it is on the disk, and the one before goe
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from collections.abc import Mapping
@@ -20,18 +19,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from edgellm.errors import CorruptFile, DiskFull, FileAccessError
-from edgellm.files import require_space, sync_directory, sync_file
+from edgellm.errors import CorruptFile
+from edgellm.files import sync_directory, sync_file
+from edgellm.training.work_directory import FREE_AND_RESUME, WorkDirectory, not_written
 
 _NAME = re.compile(r"step-(\d{9})\.safetensors")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+# The arrays of a trained parameter.
+COPIES = 1 + len(_MOMENTS)
 
 
 def save(directory: Path, step: int, trained: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW) -> Path:
     """Write the checkpoint after `step` steps, then delete older ones.
 
     Raises:
-        DiskFull: there is no room; the older one is still there.
+        DiskFull, FileAccessError: it cannot be written; the older one is still there.
     """
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in trained.items():
@@ -39,7 +41,8 @@ def save(directory: Path, step: int, trained: Mapping[str, nn.Parameter], optimi
         for moment in _MOMENTS:
             tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment]
     path, part = directory / f"step-{step:09}.safetensors", directory / f".{os.getpid()}.part"
-    require_space(directory, sum(each.nbytes for each in tensors.values()), purpose="a checkpoint")
+    n_bytes = sum(each.nbytes for each in tensors.values())
+    WorkDirectory(directory).require_room(n_bytes, "a checkpoint", FREE_AND_RESUME)
     try:
         save_file({name: each.contiguous() for name, each in tensors.items()}, part)
         with part.open("rb") as file:
@@ -47,7 +50,7 @@ def save(directory: Path, step: int, trained: Mapping[str, nn.Parameter], optimi
         part.replace(path)
         sync_directory(directory)
     except (OSError, safetensors.SafetensorError) as error:
-        raise _not_written(path, error) from error
+        raise not_written(path, error) from error
     finally:
         part.unlink(missing_ok=True)
     for other in _all(directory):
@@ -93,10 +96,3 @@ def restore(path: Path, trained: Mapping[str, nn.Parameter], optimizer: torch.op
 
 def _all(directory: Path) -> list[Path]:
     return [path for path in directory.glob("step-*.safetensors") if _NAME.fullmatch(path.name)]
-
-
-def _not_written(path: Path, error: Exception) -> DiskFull | FileAccessError:
-    why = getattr(error, "strerror", None) or str(error)
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space" in str(error):
-        return DiskFull(f"no room for {path}", why=why, path=str(path))
-    return FileAccessError(f"{path} cannot be written", why=why, path=str(path))

@@ -7,6 +7,7 @@ with WorkDirectory.beside(Path("dates.gguf")).held() as work:
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,12 +15,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import CorruptFile, FileAccessError, UsageError
+from edgellm.errors import CorruptFile, DiskFull, FileAccessError, UsageError
 from edgellm.files import locked_if_free, write_atomically
 from edgellm.formats.json_object import parse_object
+from edgellm.units import size
 
 SETTINGS, METRICS, LOCK = "settings.json", "metrics.jsonl", "lock"
 _MOST_SETTINGS = 1 << 20
+
+
+# After a full disk; the checkpoint before is whole.
+FREE_AND_RESUME = "free some space, then the same with --resume"
+
+
+def not_written(path: Path, error: Exception) -> DiskFull | FileAccessError:
+    """The error for a file that the disk did not take; safetensors says it in words only."""
+    why = getattr(error, "strerror", None) or str(error)
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space" in str(error):
+        return DiskFull(f"no room for {path}", why=why, hint=FREE_AND_RESUME, path=str(path))
+    return FileAccessError(f"{path} cannot be written", why=why, path=str(path))
 
 
 class WorkDirectory:
@@ -91,9 +105,23 @@ class WorkDirectory:
                 raise UsageError("the run cannot be resumed", why=why, hint="the same options, or another -o", key=key)
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row to the metrics."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(row)) + "\n")
+        """Add a row to the metrics.
+
+        Raises:
+            DiskFull, FileAccessError: it cannot be written.
+        """
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dict(row)) + "\n")
+        except OSError as error:
+            raise not_written(self.metrics, error) from error
+
+    def require_room(self, n_bytes: int, purpose: str, hint: str) -> None:
+        """Raise `DiskFull` unless so many bytes are free here."""
+        free = shutil.disk_usage(self.path.parent).free
+        if free < n_bytes:
+            what = f"{purpose} needs {size(n_bytes)} of disk, {size(free)} is free"
+            raise DiskFull(what, why=str(self.path.parent), hint=hint, needed=n_bytes, free=free)
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
         """Drop the metrics after a step, which will be computed again; returns those that are left."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edgellm.adapters import named_adapter
 from edgellm.api import OpenModel
 from edgellm.documents.answers.options import document_options
-from edgellm.engine.adapters import parse_adapter
 from edgellm.engine.rpc.address import parse_addresses
 from edgellm.errors import UsageError
 from edgellm.run.answer_options import AnswerOptions, check_stops
@@ -23,7 +23,7 @@ from edgellm.ui.local_model import find_model
 from edgellm.ui.options import FormFlags, LengthFlags, LimitFlags, LoadFlags, LoopAction, SamplingFlags
 from edgellm.ui.progress import lasting, progress
 from edgellm.units import parse_size
-from edgellm.workspace import Workspace
+from edgellm.workspace import Workspace, workspace
 
 if TYPE_CHECKING:
     from edgellm.library import Documents
@@ -96,8 +96,8 @@ def load_options(
     return LoadOptions(
         load.ctx_size, load.threads, load.kv, cap, system, load.force, n_slots, use_tuning=load.tuned,
         prompt_cache=prompt_cache_size(load.prompt_cache), draft=load.drafts,
-        adapters=tuple(map(parse_adapter, lora or ())), workers=parse_addresses(workers) if workers else (),
-        n_here=layers_here,
+        adapters=tuple(named_adapter(workspace(), text) for text in lora or ()),
+        workers=parse_addresses(workers) if workers else (), n_here=layers_here,
     )  # fmt: skip
 
 

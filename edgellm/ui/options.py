@@ -173,7 +173,8 @@ Lora = Annotated[
     typer.Option(
         "--lora",
         metavar="FILE[:SCALE]",
-        help="Answer with this adapter: a GGUF file, or PEFT's directory. Can be repeated. [default: none]",
+        help="Answer with this adapter: a GGUF file, PEFT's directory, or the name of one that was pulled. Can be "
+        "repeated. [default: none]",
         show_default=False,
     ),
 ]

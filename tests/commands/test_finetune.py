@@ -12,6 +12,8 @@ import pytest
 
 pytest.importorskip("torch", reason="torch is not installed (the extra edgellm[train])")
 
+from edgellm.engine.builds.installed import InstalledEngine
+from edgellm.engine.quantize import Quantizer
 from edgellm.settings import Settings
 from edgellm.weights.convert.converter import convert
 from tests.commands.cli import data, edgellm, edgellm_here, error
@@ -59,6 +61,24 @@ def test_a_model_is_trained_and_has_a_name(base: Path) -> None:
     assert error(again)["code"] == "usage" and again.returncode == 2
 
 
+def test_base_and_result_are_compared_on_a_suite(base: Path) -> None:
+    """What was trained is asked by `eval`, of the base and of the new model or the base with its adapter."""
+    known = abbreviations()[:8]
+    rows = [{"id": f"a-{i}", "prompt": prompt, "check": {"kind": "contains", "all": [answer]}, "max_tokens": 3}
+            for i, (prompt, answer) in enumerate(known)]  # fmt: skip
+    Path("house.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    how = (*QUICK, "--held-out", "0", "--eval", "house.jsonl", "--json")
+    for method, steps, output in (("ternary", "50", "mine.gguf"), ("lora", "60", "lora.gguf")):
+        found = data(edgellm_here("finetune", "base.gguf", "pairs.jsonl", "-o", output, "--method", method, "--steps",
+                                  steps, "--rank", "8", *how))  # fmt: skip
+        total = found["comparison"]["total"]
+        assert (total["base"], total["n_items"]) == (0, 8) and total["score"] >= 0.75
+    unknown = edgellm_here("finetune", "base.gguf", "pairs.jsonl", "-o", "x.gguf", "--eval", "none", "--json")
+    assert error(unknown)["code"] == "usage" and not Path("x.training").exists()
+    refused = edgellm_here("finetune", "model", "pairs.jsonl", "-o", "x.gguf", "--eval", "house.jsonl", "--json")
+    assert "a checkpoint" in error(refused)["what"]
+
+
 def said(*more: str, prompt: str = "") -> str:
     result = edgellm_here("run", "base.gguf", "--raw", prompt, "-n", "3", "--temp", "0", "--no-loop-guard", *more)
     assert result.returncode == 0, result.stderr
@@ -102,7 +122,7 @@ def test_an_adapter_answers_in_every_verb(base: Path) -> None:
 
 def test_adapters_that_cannot_be_used_are_refused(base: Path) -> None:
     cases = {
-        ("run", "base.gguf", "--raw", "x", "--lora", "none.gguf"): "there is no file",
+        ("run", "base.gguf", "--raw", "x", "--lora", "none.gguf"): "there is no adapter",
         ("run", "base.gguf", "--raw", "x", "--lora", "base.gguf"): "is no adapter",
         ("serve", "--lora", "base.gguf"): "--lora needs one model",
         ("serve", "base.gguf", "--answer-cache", "--lora", "base.gguf"): "do not go together",
@@ -182,6 +202,27 @@ def test_the_worked_example(base: Path, smollm2: Path) -> None:
     assert found["held_out_after"] < found["held_out_before"] / 4
     assert right_dates(smollm2, "before.jsonl") == 0
     assert right_dates(smollm2, "after.jsonl", "--lora", "dates.gguf") >= 18
+
+
+@pytest.mark.soak
+@pytest.mark.model
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_checkpoint_of_full_size_takes_the_memory_that_was_planned(
+    base: Path, smollm2: Path, engine: InstalledEngine, method: str
+) -> None:
+    """SmolLM2, turned back into a checkpoint: what it takes is told within 20 %, and the loss falls."""
+    from tests.training.smollm2_checkpoint import write_checkpoint
+
+    write_checkpoint(smollm2, Path("smollm2"), Quantizer(engine.libraries, 1))
+    dates.write_examples(Path("dates.jsonl"))
+    how = ("--method", method, "--steps", "3", "--threads", "2", "--json")
+    found = data(edgellm("finetune", "smollm2", "dates.jsonl", "-o", "out.gguf", *how, timeout=3600))
+    planned, result = found["plan"]["memory"]["total"], found["result"]
+    assert 0.8 * planned < result["peak_bytes"] < 1.2 * planned
+    assert result["held_out_before"] == pytest.approx(2.39, abs=0.05)  # as of the file that it was made from
+    assert result["held_out_after"] < 0.6 * result["held_out_before"] and result["is_adapter"] == (method == "lora")
+    if method == "full":
+        assert edgellm("run", "out", "Hello", "-n", "2").returncode == 0
 
 
 def right_dates(model: Path, output: str, *more: str) -> int:

@@ -15,11 +15,11 @@ import pytest
 from edgellm.errors import CorruptFile, NetworkError, PromptTooLong, UsageError
 from edgellm.evaluation.harness import published, tasks
 from edgellm.evaluation.harness.data_sets import data_sets
-from edgellm.evaluation.harness.extra import require_extra
 from edgellm.evaluation.harness.lm import InProcessLM
 from edgellm.evaluation.harness.response_log import ResponseLog, request_key
 from edgellm.evaluation.harness.result import TaskOptions, TaskResult
 from edgellm.evaluation.harness.tasks import load_tasks, run_tasks
+from edgellm.extras import BENCHMARKS
 from edgellm.models.recipe import PublishedScore
 from edgellm.progress import Progress
 from edgellm.run.loader import LoadedModel
@@ -222,10 +222,10 @@ def test_a_score_beside_the_published_one() -> None:
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    require_extra()
+    BENCHMARKS.require()
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UsageError, match="extra") as missing:
-        require_extra()
+        BENCHMARKS.require()
     assert "datasets is missing" in missing.value.why and "570 MB" in missing.value.why
     assert "pip install 'lm-eval" in missing.value.hint
 

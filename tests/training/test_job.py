@@ -1,8 +1,12 @@
 """A model is trained, and its file holds exactly what was trained; an interrupted run computes the same."""
 
+import contextlib
 import json
-from collections.abc import Callable
+import resource
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed (the extra e
 from edgellm.engine.llama import LlamaEngine  # noqa: E402
 from edgellm.engine.quantize import Quantizer  # noqa: E402
 from edgellm.engine.sampling import Sampling  # noqa: E402
-from edgellm.errors import DoesNotFit, UnsupportedModel, UsageError  # noqa: E402
+from edgellm.errors import DiskFull, DoesNotFit, EdgellmError, UnsupportedModel, UsageError  # noqa: E402
 from edgellm.formats.gguf_file import GGUFFile  # noqa: E402
 from edgellm.training import job as job_module  # noqa: E402
 from edgellm.training.base_model import MATRIX, read_gguf  # noqa: E402
@@ -28,6 +32,7 @@ pytestmark = pytest.mark.engine
 QUICK = FineTuneOptions(steps=4, batch=2, rate=1e-3, held_out=0.1, n_threads=1, head="f32", save_every=2)
 MAKERS: dict[str, Callable[[Path], make.Made]] = {
     "bitnet": lambda path: make.bitnet(path, SMALL, packed=False),
+    "falcon-e": lambda path: make.falcon_e(path, SMALL),
     "bonsai": lambda path: make.bonsai(path, SMALL),
     "llama": lambda path: make.llama(path, SMALL),
 }
@@ -43,6 +48,7 @@ def options(**more: object) -> FineTuneOptions:
     ("maker", "method", "outtype"),
     [
         ("bitnet", Method.TERNARY, None), ("bitnet", Method.SCALES, None),
+        ("falcon-e", Method.TERNARY, None),
         ("bonsai", Method.TERNARY, None), ("bonsai", Method.SCALES, None), ("bonsai", Method.TERNARY, "f32"),
         ("llama", Method.FULL, "f32"),
     ],
@@ -65,7 +71,9 @@ def test_the_file_is_what_was_trained(
     assert result.path == tmp_path / "out.gguf" and len(steps) == 4 and all(np.isfinite(result.losses))
     written = read_gguf(result.path, Quantizer(llama.installed.libraries, 1))
     kinds = {each.type.name for name, each in written.weights.items() if MATRIX.fullmatch(name)}
-    assert kinds == {{"bitnet": "I2_S", "bonsai": "TQ2_0"}.get(maker, "F32") if outtype is None else "F32"}
+    assert kinds == {
+        {"bitnet": "I2_S", "falcon-e": "I2_S", "bonsai": "TQ2_0"}.get(maker, "F32") if outtype is None else "F32"
+    }
     if maker != "llama" and outtype is None:
         moved = sum(int((slabs[name].codes != before[name]).sum()) for name in before)
         assert (moved > 0) == (method is Method.TERNARY)
@@ -218,6 +226,47 @@ def test_too_little_memory_is_said_before_it_starts(
         job(llama, tmp_path / "model", tmp_path / "out.gguf", options(batch=64, length=512))
     assert "would fit" in caught.value.hint or "smaller model" in caught.value.hint
     assert not (tmp_path / "out.training").exists()
+
+
+@contextlib.contextmanager
+def files_of_at_most(n_bytes: int) -> Iterator[None]:
+    """The system refuses to write more into any file, as it does when a disk is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_takes_no_more_leaves_nothing_half_written(tmp_path: Path, llama: LlamaEngine) -> None:
+    """Neither a checkpoint nor a model; when there is room again, the run goes on to its end."""
+    make.bonsai(tmp_path / "model", SMALL)
+    output, work = tmp_path / "out.gguf", tmp_path / "out.training"
+    with job(llama, tmp_path / "model", output, options()) as running:
+        steps = running.run()
+        with files_of_at_most(100_000), pytest.raises(EdgellmError, match="cannot be written"):
+            list(steps)
+    assert {path.name for path in work.iterdir()} == {"lock", "settings.json", "metrics.jsonl", "header.gguf"}
+    with job(llama, tmp_path / "model", output, options(resume=True)) as running:
+        assert [step.step for step in running.run()] == [1, 2, 3, 4]
+        with files_of_at_most(100_000), pytest.raises(EdgellmError, match="cannot be written"):
+            running.finish()
+    assert not output.exists() and not list(tmp_path.rglob("*.part"))
+    with job(llama, tmp_path / "model", output, options(resume=True)) as running:
+        assert list(running.run()) == [] and running.finish().path == output
+
+
+def test_too_little_disk_is_said_before_it_starts(
+    tmp_path: Path, llama: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make.bonsai(tmp_path / "model", SMALL)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=20_000_000))
+    with pytest.raises(DiskFull, match="of disk, 20"):
+        job(llama, tmp_path / "model", tmp_path / "out.gguf", options())
+    assert not (tmp_path / "out.training").exists()
+    with job(llama, tmp_path / "model", tmp_path / "out.gguf", options(method=Method.SCALES)) as running:
+        assert running.plan.n_steps == 4
 
 
 def test_an_earlier_run_is_not_overwritten(tmp_path: Path, llama: LlamaEngine) -> None:

@@ -9,6 +9,7 @@ from edgellm.engine.llama import LlamaEngine, LlamaModel
 from edgellm.errors import UsageError
 from edgellm.run.chat_template import ChatTemplate
 from edgellm.run.message import Message
+from edgellm.training import sequences
 from edgellm.training.data import Example
 from edgellm.training.sequences import TokenSequence, tokenize
 
@@ -56,6 +57,20 @@ def test_texts_are_cut_and_learnt_whole(vocabulary: LlamaModel) -> None:
         np.concatenate([each.tokens for each in found])[-1]
         == vocabulary.tokenize(vocabulary.info.eos, special=True)[-1]
     )  # the text has its end
+
+
+def test_a_long_text_is_cut_into_pieces_that_tokenize_as_the_whole(
+    vocabulary: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "Some lines of words.\nAnd 3 numbers: 1, 22 and 333\n\n" * 40
+    whole = np.concatenate([each.tokens for each in tokenize([Example(1, text=text)], vocabulary, None, n_ctx=64)])
+    for piece in (100, 29):
+        monkeypatch.setattr(sequences, "PIECE", piece)
+        found = tokenize([Example(1, text=text)], vocabulary, None, n_ctx=64)
+        assert np.array_equal(np.concatenate([each.tokens for each in found]), whole)
+    endless = tokenize([Example(1, text="a" * 1000)], vocabulary, None, n_ctx=64)
+    text = "".join(vocabulary.token_text(int(token)) for each in endless for token in each.tokens)
+    assert text.startswith("a" * 1000)
 
 
 def test_without_a_template_a_pair_is_put_together(vocabulary: LlamaModel) -> None:

@@ -185,6 +185,20 @@ def bitnet(directory: Path, shape: Shape, seed: int = 0, *, packed: bool = True,
     return Made(directory, config, effective, lambda t: decode(shape, effective, t, activation=f, product=int8_product))
 
 
+def falcon_e(directory: Path, shape: Shape, seed: int = 0) -> Made:
+    """A ternary Llama with master weights, from which the codes are made while it computes."""
+    weights = random_weights(shape, seed, tied=False)
+    effective = dict(weights)
+    for name in filter(is_linear, weights):
+        codes, scale = absmean(weights[name])
+        effective[name] = codes * scale
+    mode = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
+    config = decoder_config("LlamaForCausalLM", shape, quantization_config=mode, tie_word_embeddings=False)
+    write(directory, config, plain_tensors(weights))
+    tokenizer_files.write_llama3(directory)
+    return Made(directory, config, effective, lambda t: decode(shape, effective, t, product=int8_product))
+
+
 def bitlinear(directory: Path, shape: Shape, seed: int = 0) -> Made:
     """A ternary Llama like Falcon3-1.58bit: packed, with a scale that divides."""
     effective, tensors = ternarise(random_weights(shape, seed, tied=False), inverted=True)

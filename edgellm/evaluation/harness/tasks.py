@@ -1,6 +1,6 @@
 """Runs lm-eval's tasks on an open model, and sets their scores beside the published ones.
 
-    require_extra()
+    BENCHMARKS.require()
     tasks = load_tasks(["arc_easy", "mmlu"], options, name="smollm2", recipe=None)
     found = run_tasks(model, tasks, options, log)
     found.scores[0].metric, found.scores[0].value, found.scores[0].error

@@ -20,8 +20,10 @@ SOURCE = "import"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")
 
 
-def register(path: Path, store: Store, *, name: str | None = None, report: Report = silent) -> InstalledModel:
-    """Check the file, hash it for `verify`, and add it to the store.
+def register(
+    path: Path, store: Store, *, name: str | None = None, base: str | None = None, report: Report = silent
+) -> InstalledModel:
+    """Check the file, hash it for `verify`, and add it to the store; `base` is the model that it was made from.
 
     Raises:
         ModelNotFound, CorruptFile, UnsupportedModel: it is no GGUF file that the engine could run.
@@ -49,7 +51,7 @@ def register(path: Path, store: Store, *, name: str | None = None, report: Repor
             size = part.stat().st_size
             files.append(StoredFile(part, size, sha256_of(part, _hashing(report, done, total))))
             done += size
-        model = InstalledModel.of(chosen, files, SOURCE)
+        model = InstalledModel.of(chosen, files, SOURCE, base=base)
         store.add(model)
     return model
 

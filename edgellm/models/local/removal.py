@@ -92,24 +92,29 @@ def remove(
 def leftovers(
     store: Store, settings: Settings, hub_cache: Path, packed: PackedFiles | None = None, *, engine: str = ""
 ) -> list[Leftover]:
-    """What `prune` would remove: unfinished work, files set aside, files and names without each other.
+    """What `prune` would remove: unfinished work, files set aside, files and names without each other, of adapters too.
 
     `engine` is the name of the engine in use, without which no prompt that is kept counts as one too many.
     """
-    found = [*_in_store(store), *_in_downloads(settings.downloads), *_in_hub_cache(hub_cache)]
+    found = [
+        *_in_store(store),
+        *_in_store(Store(settings.adapters)),
+        *_in_downloads(settings.downloads),
+        *_in_hub_cache(hub_cache),
+    ]
     found += [*_in_evaluations(settings.evaluations), *_in_tunings(settings.tunings)]
     found += _in_packed(packed) if packed else ()
     found += _in_prompts(PromptFiles(settings.prompts, 0), engine) if engine else ()
     return sorted(found, key=lambda leftover: str(leftover.path))
 
 
-def prune(found: Sequence[Leftover], store: Store) -> list[Leftover]:
-    """Delete leftovers, except those that are locked or in use by now; returns the deleted."""
+def prune(found: Sequence[Leftover], *stores: Store) -> list[Leftover]:
+    """Delete leftovers, except those that are locked or in use by now, in any of the stores; returns the deleted."""
     deleted = []
     for leftover in found:
         with ExitStack() as stack:
             free = [stack.enter_context(locked_if_free(lock)) for lock in leftover.locks]
-            used = {part.path for model in store.list() for part in model.files}
+            used = {part.path for store in stores for model in store.list() for part in model.files}
             if all(free) and leftover.path not in used:
                 _erase(leftover.path)
                 deleted.append(leftover)

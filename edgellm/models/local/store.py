@@ -39,7 +39,8 @@ class StoredFile:
 class InstalledModel:
     """A model file with a name; `installed` is when, as ISO 8601, and `source` where it came from.
 
-    `parts` are the second and later files of a split model; the engine finds them beside the first.
+    `parts` are the second and later files of a split model; the engine finds them beside the first. `base` is the model
+    that it was made from by fine-tuning, or that it changes if it is an adapter.
     """
 
     name: str
@@ -49,13 +50,14 @@ class InstalledModel:
     source: str
     installed: str
     parts: tuple[StoredFile, ...] = ()
+    base: str | None = None
 
     @classmethod
-    def of(cls, name: str, files: Sequence[StoredFile], source: str) -> InstalledModel:
+    def of(cls, name: str, files: Sequence[StoredFile], source: str, *, base: str | None = None) -> InstalledModel:
         """A model of these files, the first one first, installed now."""
         first, *parts = files
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        return cls(name, first.path, first.size, first.sha256, source, now, tuple(parts))
+        return cls(name, first.path, first.size, first.sha256, source, now, tuple(parts), base)
 
     @property
     def files(self) -> tuple[StoredFile, ...]:
@@ -148,9 +150,10 @@ class Store:
             parts = tuple(self._part(part) for part in data.get("parts", ()))
             first = self._part(data)
             name, source, installed = (str(data[key]) for key in ("name", "source", "installed"))
+            base = None if data.get("base") is None else str(data["base"])
         except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
             return None
-        return InstalledModel(name, first.path, first.size, first.sha256, source, installed, parts)
+        return InstalledModel(name, first.path, first.size, first.sha256, source, installed, parts, base)
 
     def _part(self, data: dict[str, object]) -> StoredFile:
         size = data["size"]

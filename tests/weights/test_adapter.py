@@ -1,58 +1,30 @@
-"""Adapters at run time: the engine computes with one what merged weights compute; PEFT's files are converted."""
+"""PEFT's adapters are converted, and the engine computes with one what merged weights compute."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgellm.engine.adapters import Adapter, check_adapter, parse_adapter
+from edgellm.engine.adapters import Adapter
+from edgellm.engine.builds.installed import InstalledEngine
 from edgellm.engine.llama import LlamaEngine
-from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel, UsageError
-from edgellm.formats.gguf_writer import GGUFWriter
-from edgellm.formats.quant_types import named_type
+from edgellm.errors import CorruptFile, EdgellmError, ModelNotFound, UnsupportedModel
 from edgellm.weights.convert.adapter import convert_adapter, ready_adapters
 from edgellm.weights.convert.converter import convert
 from tests.weights import checkpoint_maker as make
+from tests.weights.adapter_files import ALPHA, RANK, SHAPE, pairs, write_peft
 from tests.weights.engine_run import relative_rmse
-from tests.weights.numpy_models import Shape, decode, int8_product, relu2
+from tests.weights.numpy_models import decode, int8_product, relu2
 
 pytestmark = pytest.mark.engine
 
-Pair = tuple[np.ndarray, np.ndarray]
 TOKENS = [3, 65, 256, 17, 70, 70, 100, 5]
-SHAPE, RANK, ALPHA = Shape(hidden=256, ffn=512, layers=2), 4, 8.0
-PARTS = {
-    "q": ("self_attn.q_proj", "attn_q"), "k": ("self_attn.k_proj", "attn_k"), "v": ("self_attn.v_proj", "attn_v"),
-    "o": ("self_attn.o_proj", "attn_output"), "gate": ("mlp.gate_proj", "ffn_gate"), "up": ("mlp.up_proj", "ffn_up"),
-    "down": ("mlp.down_proj", "ffn_down"),
-}  # fmt: skip
 
 
-def pairs(seed: int = 5) -> dict[str, Pair]:
-    """A product of low rank for each linear layer, by the names of the numpy models."""
-    rng = np.random.default_rng(seed)
-    found = {}
-    for i in range(SHAPE.layers):
-        for part, (rows, columns) in make.matrix_shapes(SHAPE).items():
-            down = rng.standard_normal((RANK, columns), np.float32) / np.sqrt(columns)
-            up = rng.standard_normal((rows, RANK), np.float32) * 0.3
-            found[f"{i}.{part}"] = (down.astype(np.float32), up.astype(np.float32))
-    return found
-
-
-def write_peft(directory: Path, products: Mapping[str, Pair], **config: object) -> Path:
-    tensors = {}
-    for name, (down, up) in products.items():
-        layer, _, part = name.partition(".")
-        stem = f"base_model.model.model.layers.{layer}.{PARTS[part][0]}"
-        tensors |= {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
-    directory.mkdir()
-    make.write_safetensors(directory / "adapter_model.safetensors", tensors)
-    settings = {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA, "bias": "none", "use_dora": False, **config}
-    (directory / "adapter_config.json").write_text(json.dumps(settings))
-    return directory
+@pytest.fixture(scope="module")
+def llama(engine: InstalledEngine) -> LlamaEngine:
+    """The engine as edgellm opens it, not its bindings alone."""
+    return LlamaEngine(engine)
 
 
 def scores(llama: LlamaEngine, path: Path, adapters: tuple[Adapter, ...] = ()) -> np.ndarray:
@@ -170,49 +142,3 @@ def test_strange_tensors_and_missing_files_are_refused(tmp_path: Path) -> None:
     (peft / "adapter_config.json").unlink()
     with pytest.raises(ModelNotFound):
         ready_adapters([Adapter(peft)], base, tmp_path / "cache")
-
-
-def write_adapter(path: Path, tensors: Mapping[str, np.ndarray], **keys: str) -> Path:
-    with GGUFWriter(path) as out:
-        for key, value in {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}.items():
-            out.add(key, keys.get(key.replace(".", "_"), value))
-        out.add("adapter.lora.alpha", 8.0)
-        for name, values in tensors.items():
-            out.declare(name, values.shape[::-1], named_type("F32"))
-        for name, values in tensors.items():
-            out.write(name, values)
-    return path
-
-
-def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
-    base = convert(make.llama(tmp_path / "model", SHAPE).directory, tmp_path / "base.gguf").path
-    a, b = np.zeros((4, 256), np.float32), np.zeros((256, 4), np.float32)
-    good = {"blk.0.attn_q.weight.lora_a": a, "blk.0.attn_q.weight.lora_b": b}
-    check_adapter(write_adapter(tmp_path / "good.gguf", good), base)
-    cases = {
-        "architecture": write_adapter(tmp_path / "1.gguf", good, general_architecture="qwen2"),
-        "no tensor": write_adapter(tmp_path / "2.gguf", {n.replace("blk.0", "blk.9"): v for n, v in good.items()}),
-        "rows of": write_adapter(tmp_path / "3.gguf", good | {"blk.0.attn_q.weight.lora_a": a[:, :128].copy()}),
-        "is no adapter": base,
-    }
-    for words, path in cases.items():
-        with pytest.raises(UsageError) as caught:
-            check_adapter(path, base)
-        assert words in f"{caught.value.what} {caught.value.why}"
-    norm = write_adapter(tmp_path / "5.gguf", good | {"blk.0.attn_norm.weight": np.zeros(256, np.float32)})
-    with pytest.raises(UnsupportedModel, match="cannot be used"):  # the engine would leave it out in silence
-        check_adapter(norm, base)
-
-
-def test_what_is_typed(tmp_path: Path) -> None:
-    path = tmp_path / "a.gguf"
-    path.touch()
-    odd = tmp_path / "b:2"
-    odd.touch()
-    assert parse_adapter(str(path)) == Adapter(path)
-    assert parse_adapter(f"{path}:0.5") == Adapter(path, 0.5)
-    assert parse_adapter(f"{path}:-2e0") == Adapter(path, -2.0)
-    assert parse_adapter(str(odd)) == Adapter(odd)
-    for text in (f"{path}:nan", f"{path}:inf", f"{path}:x", f"{path}:1e9", str(tmp_path / "none"), "none:1"):
-        with pytest.raises(UsageError):
-            parse_adapter(text)

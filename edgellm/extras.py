@@ -1,0 +1,51 @@
+"""Optional packages that are too large for everybody: imported when a verb needs them, refused kindly where missing.
+
+TRAIN.require()
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+
+from edgellm.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """Packages for one purpose: `packages` are requirements by module, `size` says what they take on the disk."""
+
+    name: str
+    packages: Mapping[str, str]
+    size: str
+    purpose: str
+
+    @property
+    def command(self) -> str:
+        """What installs them for the Python that runs us; edgellm itself may be a checkout."""
+        return " ".join([sys.executable, "-m pip install", *(f"'{each}'" for each in self.packages.values())])
+
+    def require(self) -> None:
+        """Raise `UsageError` unless all packages can be imported."""
+        for module in self.packages:
+            try:
+                import_module(module)
+            except ImportError as error:
+                why = f"the package {error.name} is missing; {self.size}"
+                raise UsageError(f"{self.purpose} needs {self.name}", why=why, hint=self.command) from error
+
+
+TRAIN = Extra(
+    "the extra edgellm[train]",
+    {"torch": "torch>=2.6", "safetensors": "safetensors>=0.4"},
+    "torch takes 750 MB as its build for CPUs, over 4 GB with CUDA",
+    "fine-tuning",
+)
+BENCHMARKS = Extra(
+    "the extra for lm-eval",
+    {"lm_eval": "lm-eval>=0.4.13,<0.5", "datasets": "datasets>=4"},
+    "lm-eval with all it needs takes 570 MB, without torch",
+    "a published benchmark",
+)
