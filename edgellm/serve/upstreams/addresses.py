@@ -53,7 +53,7 @@ def _normal(text: str) -> str:
     plain = text.rstrip("/").removesuffix("/v1").rstrip("/")
     try:
         parts = urlsplit(plain)
-        port = parts.port or PORTS.get(parts.scheme, 0)
+        port = PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
         is_whole = bool(parts.scheme in PORTS and parts.hostname and port)
     except ValueError:
         is_whole = False

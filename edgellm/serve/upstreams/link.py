@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -184,7 +185,8 @@ def _failures() -> Any:
     try:
         yield
     except aiohttp.ClientConnectorError as error:
-        why = str(error.os_error.strerror or error.os_error) if error.os_error else str(error)
+        number = getattr(error.os_error, "errno", None)
+        why = os.strerror(number).lower() if isinstance(number, int) and number > 0 else str(error)
         raise Lost(why[:200], is_refusal=True) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise Lost(" ".join(str(error).split())[:200] or type(error).__name__) from None
