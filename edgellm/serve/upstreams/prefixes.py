@@ -17,11 +17,13 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from edgellm.serve.workers import worker
+
 PIECE = 2048
 # What comes later in a prompt decides nothing any more: a mebibyte with pieces of this size.
 MOST_PIECES = 512
-# A slot that shares less than this part of a prompt is as good as any other (llama-server's --slot-prompt-similarity).
-LEAST_SHARE = 0.1
+# A slot that shares less than this part of a prompt is as good as any other, as the workers have it.
+LEAST_SHARE = float(worker.LEAST_SHARE)
 
 
 @dataclass(frozen=True, slots=True)
