@@ -55,8 +55,6 @@ frontend clients
 backend servers
     balance hash var(txn.first)
     hash-type consistent
-    # A server with a quarter more than its share gets no more of them.
-    hash-balance-factor 125
     option httpchk GET /health
     http-check expect status 200
     # What no server has begun to answer goes to another one.
@@ -73,12 +71,21 @@ def nginx(target: Target, urls: Sequence[str]) -> str:
     host = "$host" if target.key else "localhost"
     scheme = urlsplit(urls[0]).scheme
     return f"""
-# nginx.conf: nginx -c "$PWD/nginx.conf", then clients use http://127.0.0.1:{PORT}
+# nginx.conf: nginx -p "$PWD" -c nginx.conf, then clients use http://127.0.0.1:{PORT}
 worker_processes 1;
+daemon off;
 pid nginx-edgellm.pid;
+error_log stderr;
 events {{ worker_connections 2048; }}
 
 http {{
+    # Below the directory after -p, where any user may write.
+    client_body_temp_path nginx-temp;
+    proxy_temp_path nginx-temp;
+    fastcgi_temp_path nginx-temp;
+    uwsgi_temp_path nginx-temp;
+    scgi_temp_path nginx-temp;
+
     upstream edgellm {{
         # The same client comes to the same server, which has read what that client said before.
         hash $remote_addr$http_authorization consistent;
@@ -127,7 +134,8 @@ def litellm_proxy(target: Target, urls: Sequence[str]) -> str:
         for url in urls
     )
     return f"""
-# config.yaml: pip install 'litellm[proxy]', then litellm --config config.yaml --host 127.0.0.1 --port {PORT}
+# config.yaml: pip install 'litellm[proxy]', then, with a key of at least 16 letters for its clients,
+#   LITELLM_MASTER_KEY="sk-$(openssl rand -hex 16)" litellm --config config.yaml --host 127.0.0.1 --port {PORT}
 # LiteLLM does not ask the servers for their contexts: these are the ones that edgellm knows of.
 model_list:
 {models}
@@ -143,6 +151,7 @@ litellm_settings:
   drop_params: false
 
 general_settings:
+  master_key: os.environ/LITELLM_MASTER_KEY
   background_health_checks: true
   health_check_interval: 30
 """

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -32,7 +33,7 @@ class Seen:
     """A request that came in."""
 
     path: str
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
 
 
@@ -91,6 +92,7 @@ class Scripted:
         self.status: Any = status(**changes)
         self.scripts: dict[str, Script] = {"/status.json": lambda answer: answer.json(self.status), **(scripts or {})}
         self.seen: list[Seen] = []
+        self.n_open = 0
         scripted = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -98,11 +100,13 @@ class Scripted:
 
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                scripted.seen.append(Seen(self.path, dict(self.headers.items()), body))
+                scripted.seen.append(Seen(self.path, self.headers, body))
                 script = scripted.scripts.get(self.path.partition("?")[0], _not_found)
                 self.close_connection = True
+                scripted.n_open += 1
                 with contextlib.suppress(OSError):  # the front has hung up
                     script(Answer(self))
+                scripted.n_open -= 1
 
             do_POST = do_GET
 
@@ -118,6 +122,11 @@ class Scripted:
         self._server = Quiet(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being answered."""
+        return self.n_open == 0
 
     def asked(self, path: str) -> list[Seen]:
         """The requests to a path."""
