@@ -29,11 +29,14 @@ PASSED = ("retry-after", "cache-control", "x-accel-buffering", "x-edgellm-cache"
 
 
 class Lost(Exception):
-    """An upstream that cannot be reached, went away, or sent what is no answer. `is_refusal`: nothing listens there."""
+    """An upstream that cannot be reached, went away, or sent what is no answer.
 
-    def __init__(self, why: str, *, is_refusal: bool = False) -> None:
+    `is_refusal`: nothing listens there. `is_late`: it may only be slow.
+    """
+
+    def __init__(self, why: str, *, is_refusal: bool = False, is_late: bool = False) -> None:
         super().__init__(why)
-        self.why, self.is_refusal = why, is_refusal
+        self.why, self.is_refusal, self.is_late = why, is_refusal, is_late
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class Link:
         try:
             return await asyncio.wait_for(self._get(path, most), ASK_SECONDS)
         except asyncio.TimeoutError:
-            raise Lost(f"no answer within {ASK_SECONDS:.0f} s") from None
+            raise Lost(f"no answer within {ASK_SECONDS:.0f} s", is_late=True) from None
 
     async def json(self, path: str) -> Any:
         """The JSON of a short answer; raises as `get` does."""

@@ -63,15 +63,19 @@ class Member:
             self._note(Snapshot.read(await self.link.json("/status.json")))
         except Lost as error:
             self.failed(error)
-            if self.n_failures == MOST_FAILURES:
+            if self.n_failures >= MOST_FAILURES:
                 self.link.abandon()
         except EdgellmError as error:
             self.problem = error.what
 
     def failed(self, error: Lost) -> None:
-        """Nothing came back: it gets no request until it answers a question for its status."""
+        """Nothing came back: it gets no request until it answers a question for its status.
+
+        One that was only late, as busy machines are, is given some more chances.
+        """
         self.n_failures += 1
-        self.problem = error.why
+        if not error.is_late or self.n_failures >= MOST_FAILURES:
+            self.problem = error.why
 
     def _note(self, found: Snapshot) -> None:
         if self._front in found.fronts:

@@ -54,7 +54,9 @@ def main() -> None:
             memory = process.memory_info().rss
     per_request = (middle - before) / N_REQUESTS
     per_event = (after - middle - per_request * N_STREAMS) / (N_STREAMS * N_EVENTS)
-    sys.stdout.write(f"{per_request * 1e3:.2f} ms a request, {per_event * 1e6:.0f} us an event, {memory / 1e6:.0f} MB\n")
+    sys.stdout.write(
+        f"{per_request * 1e3:.2f} ms a request, {per_event * 1e6:.0f} us an event, {memory / 1e6:.0f} MB\n"
+    )
 
 
 if __name__ == "__main__":

@@ -186,10 +186,12 @@ def test_litellm_spreads_streams_and_retries(served: Served, tmp_path: Path) -> 
         served.goes_on.clear()
         asking = threading.Thread(target=server.post, args=(CHAT, body("Hi", stream=True)), kwargs={"headers": key})
         asking.start()  # one server is busy with a stream now
-        busy = until(lambda: [n for n, each in enumerate(served.upstreams) if not each.is_idle])
-        places = {said(server, body(f"question {n}"), **key) for n in range(4)}
-        served.goes_on.set()
-        asking.join()
+        try:
+            busy = until(lambda: [n for n, each in enumerate(served.upstreams) if not each.is_idle])
+            places = {said(server, body(f"question {n}"), **key) for n in range(4)}
+        finally:
+            served.goes_on.set()
+            asking.join()
         assert places == {f"server {1 - busy[0]}"}
         assert served.upstreams[0].asked(CHAT)[-1].headers["Authorization"] == "Bearer secret"
         served.upstreams[1].scripts[CHAT] = lambda answer: answer.json({}, 503, Retry_After="1")

@@ -112,6 +112,17 @@ def test_nobody_is_404_or_503() -> None:
     assert fresh.choose(asked("hi")) is None and fresh.nobody(asked("hi")).status == 503
 
 
+def test_a_server_that_is_late_gets_more_chances() -> None:
+    member = fleet().members[0]
+    for _ in range(2):
+        member.failed(Lost("no answer within 5 s", is_late=True))
+        assert member.is_up
+    member.failed(Lost("no answer within 5 s", is_late=True))
+    assert not member.is_up
+    say(member)
+    assert member.is_up and member.n_failures == 0
+
+
 def test_a_front_behind_itself_gets_no_requests() -> None:
     found = fleet()
     say(found.members[0], fronts=[found.front])
