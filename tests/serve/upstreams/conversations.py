@@ -44,7 +44,7 @@ async def converse(url: str, *, n_clients: int, seconds: float, n_tokens: int = 
     """
     outcome = Outcome()
     end = time.monotonic() + seconds
-    timeout = aiohttp.ClientTimeout(total=None, sock_read=120)
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=600)
     async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
         clients = (_Client(session, outcome, random.Random(i), n_tokens, pause) for i in range(n_clients))
         await asyncio.gather(*(client.run(end) for client in clients))
