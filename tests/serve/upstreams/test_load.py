@@ -41,7 +41,7 @@ class Kills(threading.Thread):
 
 @pytest.mark.parametrize(
     ("n_clients", "seconds", "every", "kills", "n_slots", "most_grown"),
-    [(12, 9.0, 3.0, 1, 4, 40e6), pytest.param(64, 120.0, 20.0, 5, 12, 60e6, marks=pytest.mark.soak)],
+    [(8, 9.0, 3.0, 1, 8, 40e6), pytest.param(64, 120.0, 20.0, 5, 24, 60e6, marks=pytest.mark.soak)],
 )
 def test_conversations_go_on_while_servers_are_killed(
     serve_home: dict[str, str], starts_front: Callable[..., Server],
