@@ -8,7 +8,8 @@ member.seconds_until_first_token(asked)
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from edgellm.errors import EdgellmError
 from edgellm.serve.upstreams.asked import RequestedModel
@@ -59,8 +60,9 @@ class Member:
 
     async def look(self) -> None:
         """Ask for its status. One that does not answer for a while loses what is under way there."""
+        before = dict(self.in_flight)
         try:
-            self._note(Snapshot.read(await self.link.json("/status.json")))
+            self._note(Snapshot.read(await self.link.json("/status.json")), before)
         except Lost as error:
             self.failed(error)
             if self.n_failures >= MOST_FAILURES:
@@ -77,7 +79,8 @@ class Member:
         if not error.is_late or self.n_failures >= MOST_FAILURES:
             self.problem = error.why
 
-    def _note(self, found: Snapshot) -> None:
+    def _note(self, found: Snapshot, before: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Take over a status; `before` are the front's requests by model when it was asked for."""
         if self._front in found.fronts:
             self.problem = "it leads back to this front"
             return
@@ -85,7 +88,8 @@ class Member:
             self._prefixes.clear()  # another process, with empty caches
         self.snapshot, self.n_failures, self.problem, self.is_known = found, 0, "", True
         self._others = {
-            name: max(0, model.in_flight - self.in_flight.get(name, 0)) for name, model in found.models.items()
+            name: max(0, model.in_flight - max(before.get(name, 0), self.in_flight.get(name, 0)))
+            for name, model in found.models.items()
         }
 
     def may_have(self, name: str) -> bool:

@@ -38,34 +38,20 @@ def front(starts_front: Callable[..., Server], servers: list[Server]) -> Server:
     return front
 
 
-def talk(front: Server, n: int) -> list[dict[str, Any]]:
-    """Three turns of a conversation; the usage of each."""
-    messages: list[dict[str, str]] = []
+def test_conversations_stay_where_they_are_cached(front: Server) -> None:
+    conversations: list[list[dict[str, str]]] = [[], []]
     usages = []
     for turn in range(3):
-        question = f"Conversation {n}, turn {turn}. " + "Tell me about the sea and its ships. " * 3
-        messages.append({"role": "user", "content": question})
-        reply = front.post(CHAT, {"model": "smollm2", "messages": messages, "max_tokens": 6, "temperature": 0})
-        assert reply.status == 200, reply.body
-        messages.append(reply.json()["choices"][0]["message"])
-        usages.append(reply.json()["usage"])
-    return usages
-
-
-def test_conversations_stay_where_they_are_cached(front: Server, servers: list[Server]) -> None:
-    before = [each["answered"] for each in front.get("/status.json").json()["upstreams"]]
-    turns: list[list[dict[str, Any]]] = []
-    threads = [threading.Thread(target=lambda n=n: turns.append(talk(front, n))) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    later = [usage for conversation in turns for usage in conversation[1:]]
-    hits = [usage for usage in later if usage["prompt_tokens_details"]["cached_tokens"] > usage["prompt_tokens"] / 3]
-    assert len(later) == 8 and len(hits) >= 6  # as many conversations as slots: none has to give way
-    after = front.get("/status.json").json()["upstreams"]
-    assert all(now["answered"] > then for now, then in zip(after, before, strict=True))
-    assert sum(each["cache_hits"] for each in after) >= 6
+        for n, messages in enumerate(conversations):  # in turns: each has a slot, on whichever server
+            question = f"Conversation {n}, turn {turn}. " + "Tell me about the sea and its ships. " * 3
+            messages.append({"role": "user", "content": question})
+            reply = front.post(CHAT, {"model": "smollm2", "messages": messages, "max_tokens": 6, "temperature": 0})
+            assert reply.status == 200, reply.body
+            messages.append(reply.json()["choices"][0]["message"])
+            usages.append(reply.json()["usage"])
+    shares = [usage["prompt_tokens_details"]["cached_tokens"] / usage["prompt_tokens"] for usage in usages[2:]]
+    assert len(shares) == 4 and min(shares) > 0.4
+    assert sum(each["cache_hits"] for each in front.get("/status.json").json()["upstreams"]) >= 4
 
 
 def test_metrics_and_status_are_those_of_all(front: Server, servers: list[Server]) -> None:
