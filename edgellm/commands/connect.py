@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from edgellm.errors import UsageError
 from edgellm.serve.clients import CLIENTS, FILES, check, instructions
+from edgellm.serve.clients.balancers import BALANCERS
 from edgellm.serve.clients.environment import Target
-from edgellm.serve.target import find_target
+from edgellm.serve.target import find_target, target_behind
+from edgellm.serve.upstreams.addresses import upstream_urls
 from edgellm.ui import options
 from edgellm.ui.console import note, print_raw
 from edgellm.ui.model_names import model_names
@@ -45,14 +48,15 @@ class ClientSettings:
 
 
 def _clients(incomplete: str) -> list[str]:
-    return [name for name in [*CLIENTS, *FILES] if name.startswith(incomplete)]
+    return [name for name in [*CLIENTS, *BALANCERS, *FILES] if name.startswith(incomplete)]
 
 
 def connect(
     client: Annotated[
         str,
         typer.Argument(
-            help=f"{', '.join(CLIENTS)}; {', '.join(FILES)} print files that run the server.",
+            help=f"{', '.join(CLIENTS)}; {', '.join(FILES)} print files that run the server; "
+            f"{', '.join(BALANCERS)} print configurations that spread requests over several.",
             autocompletion=_clients,
         ),
     ],
@@ -61,6 +65,16 @@ def connect(
     ] = None,
     port: options.Port = None,
     api_key: options.ApiKey = None,
+    upstreams: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--upstreams",
+            metavar="URL,...",
+            envvar="EDGELLM_CONNECT_UPSTREAMS",
+            help=f"The servers behind {', '.join(BALANCERS)}. Can be repeated. [default: the one here]",
+            show_default=False,
+        ),
+    ] = None,
     *,
     output: JsonOutput,
 ) -> ClientSettings:
@@ -69,11 +83,19 @@ def connect(
     \b
     Examples: edgellm connect anythingllm
               edgellm connect open-webui bitnet-2b --api-key KEY
+              edgellm connect haproxy --upstreams http://box1:11435,http://box2:11435 > haproxy.cfg
               edgellm connect systemd > ~/.config/systemd/user/edgellm.service
     """
     check(client)
+    urls = upstream_urls(upstreams) if upstreams else []
+    if urls and client not in BALANCERS:
+        hint = f"edgellm connect {next(iter(BALANCERS))} --upstreams URL,URL"
+        raise UsageError(f"{client} takes no --upstreams", why="it talks to one server", hint=hint)
     if client in FILES:
         found = ClientSettings(client, None, FILES[client]())
+    elif urls:
+        target = target_behind(urls, model, key=api_key, note=note)
+        found = ClientSettings(client, ClientTarget.of(target), instructions(client, target, urls))
     else:
         here = workspace()
         target = find_target(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -29,8 +30,9 @@ from edgellm.serve.service import Service
 from edgellm.serve.watch.status import status_of
 from edgellm.serve.workers.catalog import Catalog, ServedModel, served_model
 from edgellm.ui import options
-from edgellm.ui.console import note, printable, stderr
+from edgellm.ui.console import note, printable
 from edgellm.ui.flags import prompt_cache_size
+from edgellm.ui.front import print_address, refuse_with_upstreams, serve_front
 from edgellm.ui.local_engine import building_workspace
 from edgellm.ui.local_model import find_model
 from edgellm.ui.model_names import model_names
@@ -132,6 +134,20 @@ def serve(
     ] = None,
     workers: options.Workers = None,
     layers_here: options.LayersHere = None,
+    upstreams: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--upstreams",
+            metavar="URL,...",
+            help="Load no model: spread requests over these servers of edgellm, and keep conversations where they are "
+            "cached. Can be repeated. [default: none]",
+            show_default=False,
+        ),
+    ] = None,
+    upstream_key: Annotated[
+        str | None,
+        typer.Option("--upstream-key", help="The key of the --upstreams. [default: the --api-key, if there is one]"),
+    ] = None,
     lora: options.Lora = None,
     answer_cache: options.AnswerCaching = False,
     answer_cache_error: options.AnswerError = DEFAULT_ERROR,
@@ -164,6 +180,7 @@ def serve(
               edgellm serve smollm2 --tools calculator,web_search,files
               edgellm serve qwen2.5-7b --workers 10.0.0.2,10.0.0.3
               edgellm serve --host 0.0.0.0 --api-key "$(openssl rand -hex 16)"
+              edgellm serve --upstreams http://box1:11435,http://box2:11435
     """
 
     here = building_workspace(offline=offline, quiet=output.silent)
@@ -199,6 +216,19 @@ def serve(
     if not asked.is_local and not asked.api_keys and not no_auth:
         why = "anybody who reaches the port could use it, and so could any web page"
         raise UsageError(f"--host {host} needs a key", why=why, hint="--api-key KEY, or --no-auth if that is meant")
+    if upstreams:
+        mine = {
+            "MODEL": models, "--docs": documents, "--tools": tools, "--mcp": mcp, "--mcp-host": mcp_host,
+            "--lora": lora, "--answer-cache": answer_cache, "--ctx-size": load.ctx_size, "--chats": chats,
+        }  # fmt: skip
+        refuse_with_upstreams([name for name, value in mine.items() if value])
+        front = ServedModels(asked.url, [])
+        shows = partial(render, output, front)
+        report = _print_request if verbose else None
+        serve_front(asked, upstreams, upstream_key, front.models, shows, quiet=output.quiet, on_request=report)
+        return front
+    if upstream_key:
+        raise UsageError("--upstream-key belongs to --upstreams", hint="edgellm serve --upstreams URL,URL")
     if no_documents and documents:
         raise UsageError("--docs and --no-docs exclude each other", hint="leave one out")
     if ANY in asked.allowed_origins and not asked.api_keys:
@@ -232,9 +262,7 @@ def serve(
 def _greet(service: Service) -> None:
     """Print the models, the address, who can reach it, and what to type next."""
     options, status = service.options, status_of(service)
-    reach = "only this machine can reach it" if options.is_local else f"reachable at {options.host}:{options.port}"
-    lock = "with a key" if options.api_keys else "without a key"
-    stderr().print(f"[bold]{options.url}[/]   {reach}, {lock}")
+    print_address(options)
     shown = status.models[:MOST_SHOWN]
     width = max(len(model.name) for model in shown)
     for model in shown:

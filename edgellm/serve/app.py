@@ -6,7 +6,7 @@ app = application(service)
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,6 +22,7 @@ from edgellm.serve.http.current import Handled
 from edgellm.serve.http.guards import Guards
 from edgellm.serve.http.openapi import document
 from edgellm.serve.http.problems import Problem, problem_of, uncached
+from edgellm.serve.options import ServeOptions
 from edgellm.serve.page import chats, home
 from edgellm.serve.protocols import APIS
 from edgellm.serve.service import Service, service_of
@@ -61,19 +62,31 @@ def application(
     `on_request` is called after each request.
     """
 
+    observers = [service.metrics.request, *([on_request] if on_request else [])]
+    return guarded(ROUTES, service, service.options, lifespan, observers)
+
+
+def guarded(
+    routes: Sequence[Route],
+    service: object,
+    options: ServeOptions,
+    lifespan: contextlib.AbstractAsyncContextManager[None] | None,
+    observers: Sequence[Callable[[Handled], None]],
+) -> ASGIApp:
+    """An application of some routes behind the guards, with errors in the form of each protocol."""
+
     @contextlib.asynccontextmanager
     async def living(_: Starlette) -> AsyncIterator[None]:
         async with lifespan or contextlib.nullcontext():
             yield
 
     app = Starlette(
-        routes=ROUTES,
+        routes=routes,
         exception_handlers={Problem: _problem, EdgellmError: _problem, HTTPException: _http},
         lifespan=living,
     )
     app.state.service = service
-    observers = [service.metrics.request, *([on_request] if on_request else [])]
-    return Accounting(Guards(app, service.options, APIS), ROUTES, observers)
+    return Accounting(Guards(app, options, APIS), routes, observers)
 
 
 async def _problem(request: Request, error: Exception) -> Response:
@@ -87,7 +100,7 @@ async def _http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     if error.status_code == 404:
-        guess = did_you_mean(path, sorted({route.path for route in ROUTES}))
+        guess = did_you_mean(path, sorted({route.path for route in request.app.routes}))
         message = f"there is nothing at {path[:200]}" + (f"; did you mean {guess}?" if guess else "")
         problem = Problem(404, message, code="not-found")
     else:

@@ -18,7 +18,7 @@ from edgellm.models.local.store import InstalledModel, Store
 from edgellm.models.resolve import resolve
 from edgellm.serve.clients.environment import Target
 from edgellm.serve.options import ServeOptions
-from edgellm.serve.records import RunningServer, ask, find, running
+from edgellm.serve.records import RunningServer, ask, find, running, status_of_server
 from edgellm.settings import DEFAULT_MODEL, Settings
 from edgellm.suggest import did_you_mean
 
@@ -54,8 +54,29 @@ def find_target(
     return _running(server, model, key=key)
 
 
+def target_behind(urls: Sequence[str], model: str | None, *, key: str | None, note: Callable[[str], object]) -> Target:
+    """One of several servers anywhere, for programs that spread requests over them; the first that answers tells.
+
+    Raises:
+        ModelNotFound: that server has no such model.
+    """
+    for url in urls:
+        try:
+            status = status_of_server(url, key)
+        except EdgellmError as error:
+            note(f"{url}: {error.what}")
+            continue
+        return _of_status(url, status, model, key=key, is_local=False)
+    note("none of the servers answers: model and context are guesses")
+    return Target(urls[0], model or DEFAULT_MODEL, DEFAULT_CONTEXT, key, is_local=False)
+
+
 def _running(server: RunningServer, model: str | None, *, key: str | None) -> Target:
-    status = ask(server, key)
+    local = ServeOptions(host=server.host).is_local
+    return _of_status(server.url, ask(server, key), model, key=key, is_local=local)
+
+
+def _of_status(url: str, status: dict[str, Any], model: str | None, *, key: str | None, is_local: bool) -> Target:
     models: list[dict[str, Any]] = status["models"]
     by_name = {str(each["name"]): each for each in models}
     writers = [name for name, each in by_name.items() if each["kind"] in ("chat", "completion")]
@@ -67,11 +88,10 @@ def _running(server: RunningServer, model: str | None, *, key: str | None) -> Ta
         known = [*by_name, *(f"{each}@{collection}" for each in by_name for collection in documents)]
         guess = did_you_mean(name, known)
         why = f"did you mean {guess}?" if guess else f"it has {', '.join(known)}"
-        raise ModelNotFound(f"the server at {server.url} has no model {name!r:.60}", why=why, hint="edgellm ps")
+        raise ModelNotFound(f"the server at {url} has no model {name!r:.60}", why=why, hint="edgellm ps")
     embedders = [name for name, each in by_name.items() if each["kind"] == "embedding"]
-    local = ServeOptions(host=server.host).is_local
     n_ctx = int(by_name[base if answers else name]["n_ctx"])
-    return Target(server.url, name, n_ctx, key, next(iter(embedders), None), is_local=local, documents=tuple(documents))
+    return Target(url, name, n_ctx, key, next(iter(embedders), None), is_local=is_local, documents=tuple(documents))
 
 
 def _not_running(

@@ -27,7 +27,7 @@ def model(with_engine: Settings) -> Iterator[edgellm.OpenModel]:
 
 
 def called(model: edgellm.OpenModel, question: str, seed: int) -> int:
-    """Ask with both tools; the number of calls, all of which were checked. There is none where it ran into the limit."""
+    """Ask with both tools; the number of calls, all checked. There is none where it ran into the limit."""
     answer = model.ask(question, tools=[*TOOLS], temperature=0.8, seed=seed, max_tokens=80)
     assert answer.calls or answer.finish_reason == "length"
     for call in answer.calls:

@@ -6,12 +6,13 @@ instructions("anythingllm", target)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from edgellm.errors import UsageError
 from edgellm.serve.clients import apps, sdks, tools
+from edgellm.serve.clients.balancers import BALANCERS
 from edgellm.serve.clients.compose import compose_anythingllm, compose_open_webui
 from edgellm.serve.clients.environment import Target
 from edgellm.suggest import did_you_mean
@@ -45,8 +46,8 @@ FILES: dict[str, Callable[[], str]] = {
 
 
 def check(client: str) -> None:
-    """Raise `UsageError` unless `client` is in `CLIENTS` or `FILES`."""
-    known = [*CLIENTS, *FILES]
+    """Raise `UsageError` unless `client` is in `CLIENTS`, `BALANCERS` or `FILES`."""
+    known = [*CLIENTS, *BALANCERS, *FILES]
     if client not in known:
         guess = did_you_mean(client.lower(), known)
         why = f"did you mean {guess}?" if guess else f"there are: {', '.join(known)}"
@@ -54,6 +55,8 @@ def check(client: str) -> None:
         raise UsageError(f"{client!r:.60} is no client that is known here", why=why, hint=hint)
 
 
-def instructions(client: str, target: Target) -> str:
-    """What to enter in a client: text that ends with a newline."""
+def instructions(client: str, target: Target, upstreams: Sequence[str] = ()) -> str:
+    """What to enter in a client: text that ends with a newline. `upstreams` are the servers behind a balancer."""
+    if client in BALANCERS:
+        return BALANCERS[client](target, upstreams or [target.url]).strip() + "\n"
     return CLIENTS[client](target).strip() + "\n"

@@ -46,8 +46,13 @@ class Output:
 
     async def json(self, data: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
         """The whole answer."""
-        body = encoded(data)
-        self.media_type = "application/json"
+        await self.whole(encoded(data), "application/json", status, headers)
+
+    async def whole(
+        self, body: bytes, media_type: str, status: int = 200, headers: dict[str, str] | None = None
+    ) -> None:
+        """The whole answer, as bytes."""
+        self.media_type = media_type
         self._start = self._begin(status, {"content-length": str(len(body)), **(headers or {})})
         self._pieces = [body]
         await self.close()

@@ -53,6 +53,9 @@ LAST_WORDS, SHOWN_WORDS, MOST_ERRORS = 200, 6, 20
 SOCKET = "worker.sock"
 TEMPLATE_FAILED = ("failed to apply template", "template parsing error", "Unable to generate parser")
 CONTROL = "/v1/chat/completions/control"
+# A request takes the slot whose prompt has this part of its own; otherwise the slot that was used least recently. With
+# llama-server's 0.1 the system message that all conversations share let each new one overwrite the same slot.
+LEAST_SHARE = "0.5"
 # About thirty times a second looks smooth; slower models are not delayed at all.
 BEAT_MS = 30
 # What passes over several tokens cost at first (patches/native/server/drafts.h); empty: it drafts nothing.
@@ -273,7 +276,7 @@ def _arguments(model: ServedModel, plan: RunPlan, directory: Path, slots: Path |
         "--batch-size", str(n_batch), "--ubatch-size", str(n_batch),
         "--cache-type-k", cache, "--cache-type-v", cache, "--cache-ram", "0", "--ctx-checkpoints", "0",
         "--fit", "off", "--jinja", "--no-context-shift", "--no-ui", "--no-slots", "--offline", "--log-verbosity", "2",
-        "--threads-http", str(plan.n_slots + 8),
+        "--threads-http", str(plan.n_slots + 8), "--slot-prompt-similarity", LEAST_SHARE,
     ]  # fmt: skip
     if plan.flash_attention is not None:
         arguments += ["--flash-attn", "on" if plan.flash_attention else "off"]
