@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+MIRROR = "http://deb.debian.org/debian"
 PACKAGES = "python3,python3-pip,python3-venv,ca-certificates"
 QUESTION = "What is the capital of France?"
 PLACE = "/opt/edgellm"
@@ -48,17 +49,12 @@ def main() -> int:
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--suite", default="bookworm")
     parser.add_argument("--tree", type=Path, required=True)
-    parser.add_argument("--mirror", default="http://deb.debian.org/debian")
+    parser.add_argument("--mirror", default=MIRROR)
     asked = parser.parse_args()
-    if not (asked.tree / "usr/bin/python3").exists():
-        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", asked.suite, asked.tree, asked.mirror]
-        subprocess.run(command, check=True)
-    for name in ("resolv.conf", "ssl/certs/ca-certificates.crt"):
-        shutil.copy(Path("/etc", name), asked.tree / "etc" / name)
-    shutil.rmtree(asked.tree / PLACE[1:], ignore_errors=True)
-    shutil.rmtree(asked.tree / "root/.local", ignore_errors=True)
+    run = Tree.made(asked.tree, asked.suite, asked.mirror)
+    for name in (PLACE[1:], "root/.local"):
+        shutil.rmtree(asked.tree / name, ignore_errors=True)
     shutil.copy(asked.wheel, asked.tree / "tmp")
-    run = Tree(asked.tree)
     run("there is no compiler", "! command -v cc gcc c++ g++ clang make cmake git")
     run("install", f"python3 -m venv {PLACE} && {PLACE}/bin/pip install --quiet /tmp/{asked.wheel.name}")
     took = run("answer", f"{PLACE}/bin/edgellm run smollm2 --temp 0 '{QUESTION}'", expect="Paris")
@@ -76,6 +72,16 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @classmethod
+    def made(cls, root: Path, suite: str, mirror: str = MIRROR) -> Tree:
+        """Make the tree unless it is there, with this machine's name servers and certificates."""
+        if not (root / "usr/bin/python3").exists():
+            command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, root, mirror]
+            subprocess.run(command, check=True)
+        for name in ("resolv.conf", "ssl/certs/ca-certificates.crt"):
+            shutil.copy(Path("/etc", name), root / "etc" / name)
+        return cls(root)
 
     def __call__(self, name: str, script: str, *, expect: str = "") -> float:
         """Run a script, print its output, and return the seconds it took; ends the program when it fails."""
