@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--tree", type=Path, required=True)
     parser.add_argument("--mirror", default=MIRROR)
     asked = parser.parse_args()
-    run = Tree.made(asked.tree, asked.suite, asked.mirror)
+    run = Tree.made(asked.tree, asked.suite, asked.mirror, asked.deb.stem.rpartition("_")[2])
     shutil.copy(asked.deb, asked.tree / "tmp")
     file = f"/tmp/{asked.deb.name}"
     run("tools", f"apt-get update -qq && {INSTALL} {TOOLS}")

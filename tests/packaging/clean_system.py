@@ -3,12 +3,13 @@
     sudo .venv/bin/python -m tests.packaging.clean_system dist/edgellm-*.whl --suite bookworm --tree /var/tmp/bookworm
 
 The tree is made with debootstrap, unless it is there. The wheel is installed with pip, and must answer, chat and serve.
-Certificates and name servers are those of this machine.
+Certificates and name servers are those of this machine. A tree of another architecture needs qemu-user-static.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import time
 from pathlib import Path
 
 MIRROR = "http://deb.debian.org/debian"
+# What Debian calls an architecture.
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 PACKAGES = "python3,python3-pip,python3-venv,ca-certificates"
 QUESTION = "What is the capital of France?"
 PLACE = "/opt/edgellm"
@@ -51,7 +54,8 @@ def main() -> int:
     parser.add_argument("--tree", type=Path, required=True)
     parser.add_argument("--mirror", default=MIRROR)
     asked = parser.parse_args()
-    run = Tree.made(asked.tree, asked.suite, asked.mirror)
+    machine = next((name for name in ARCHITECTURES if name in asked.wheel.name), os.uname().machine)
+    run = Tree.made(asked.tree, asked.suite, asked.mirror, ARCHITECTURES[machine])
     for name in (PLACE[1:], "root/.local"):
         shutil.rmtree(asked.tree / name, ignore_errors=True)
     shutil.copy(asked.wheel, asked.tree / "tmp")
@@ -62,9 +66,10 @@ def main() -> int:
     run("serve", SERVE, expect="Paris")
     run("status", f"{PLACE}/bin/edgellm engine status", expect="out of the wheel")
     run("doctor", f"{PLACE}/bin/edgellm doctor")
-    if took > SECONDS:
+    is_late = took > SECONDS and machine == os.uname().machine
+    if is_late:
         sys.stderr.write(f"the first answer took {took:.0f} s, more than {SECONDS}\n")
-    return int(took > SECONDS)
+    return int(is_late)
 
 
 class Tree:
@@ -74,11 +79,11 @@ class Tree:
         self.root = root
 
     @classmethod
-    def made(cls, root: Path, suite: str, mirror: str = MIRROR) -> Tree:
+    def made(cls, root: Path, suite: str, mirror: str, architecture: str) -> Tree:
         """Make the tree unless it is there, with this machine's name servers and certificates."""
         if not (root / "usr/bin/python3").exists():
-            command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, root, mirror]
-            subprocess.run(command, check=True)
+            command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", f"--arch={architecture}"]
+            subprocess.run([*command, suite, root, mirror], check=True)
         for name in ("resolv.conf", "ssl/certs/ca-certificates.crt"):
             shutil.copy(Path("/etc", name), root / "etc" / name)
         return cls(root)

@@ -21,12 +21,12 @@ from pathlib import Path
 from typer._completion_shared import get_completion_script
 
 from edgellm.version import __version__
+from tests.packaging.clean_system import ARCHITECTURES
 from tests.packaging.manual import manual
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = Path(__file__).parent / "debian"
 HOME = "opt/edgellm"
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 COMPLETIONS = {
     "bash": "usr/share/bash-completion/completions/edgellm",
     "fish": "usr/share/fish/vendor_completions.d/edgellm.fish",
