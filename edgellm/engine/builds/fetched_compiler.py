@@ -100,7 +100,8 @@ def choose(settings: Settings, *, fetch: bool = False, report: Report = silent) 
             raise ToolMissing(missing.what, why=missing.why, hint=hint) from missing
     _install(settings, place, report)
     programs = place / "bin"
-    shown = subprocess.run([programs / "c++", "--version"], capture_output=True, text=True, check=False).stdout
+    command = [programs / "c++", "--version"]
+    shown = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False).stdout
     return Toolchain(f"zig {ZIG}: {next(iter(shown.splitlines()), 'unknown')}", programs)
 
 
