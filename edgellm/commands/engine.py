@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgellm.engine.builds.builder import build as build_engine
+from edgellm.engine.builds.builder import find_finished
 from edgellm.engine.builds.fetched_compiler import SPACE, download_size, is_missing
 from edgellm.engine.builds.installed import BUILD_COMMAND, InstalledEngine, find
 from edgellm.engine.builds.status import EngineStatus
@@ -52,7 +53,8 @@ def build(
     """
     here = workspace(offline=offline)
     before = find(here.settings, here.stack)
-    fetch = fetch_compiler or _may_fetch_compiler(here.settings)
+    is_finished = not clean and find_finished(here.settings, here.stack, tools=tools) is not None
+    fetch = fetch_compiler or (not is_finished and _may_fetch_compiler(here.settings))
     with progress(quiet=output.silent) as report:
         engine = build_engine(here.settings, here.stack, tools=tools, clean=clean, fetch_compiler=fetch, report=report)
     render(output, engine, _print_engine)

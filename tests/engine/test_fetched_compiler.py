@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from edgellm.engine.builds import fetched_compiler
@@ -120,6 +122,18 @@ def test_another_file_under_its_name_is_refused(
 def test_offline_nothing_is_fetched(settings: Settings) -> None:
     with pytest.raises(NetworkError, match="offline"):
         choose(replace(settings, offline=True), fetch=True)
+
+
+@pytest.mark.usefixtures("no_compiler")
+def test_on_a_terminal_it_is_offered_and_a_no_changes_nothing(settings: Settings) -> None:
+    child = pexpect.spawn(sys.executable, ["-m", "edgellm", "engine", "build"], encoding="utf-8", timeout=60)
+    child.expect(r"Fetch Zig's, as a Python package \(\d+ MB to download, 450 MB on the disk\)\? \[y/N\]")
+    child.sendline("n")
+    child.expect("no C\\+\\+ compiler is installed")
+    child.expect(COMMAND)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 7 and nothing_is_installed(settings)
 
 
 @pytest.mark.soak

@@ -86,7 +86,16 @@ def fill(tree: Path, wheel: Path, suite: Suite) -> None:
 def environment(home: Path, wheel: Path, suite: Suite) -> None:
     """Write a virtual environment over the Python of the suite, which need not be here."""
     site = home / f"lib/python3.{suite.python}/site-packages"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-compile",
+        "--no-warn-conflicts",
+    ]
     command += ["--only-binary=:all:", "--python-version", f"3.{suite.python}", "--implementation", "cp"]
     for abi in (f"cp3{suite.python}", "abi3", "none"):
         command += ["--abi", abi]

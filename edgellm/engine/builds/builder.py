@@ -82,9 +82,9 @@ def build(
     Raises:
         ToolMissing, NetworkError, ChecksumMismatch, PatchFailed, BuildFailed, DiskFull.
     """
-    installed = find_native(settings, stack)
-    if installed is not None and not clean and (not tools or has_tools(installed)):
-        return installed
+    finished = None if clean else find_finished(settings, stack, tools=tools)
+    if finished is not None:
+        return finished
     toolchain = choose(settings, fetch=fetch_compiler, report=report)
     work = settings.builds / directory_name(stack, detect())
     with locked(work.with_name(f"{work.name}.lock"), lambda: report(Progress("waiting for another build"))) as lock:
@@ -97,6 +97,12 @@ def build(
         if tools and not has_tools(installed):
             builder.tools(installed)
     return installed
+
+
+def find_finished(settings: Settings, stack: PatchStack, *, tools: bool) -> InstalledEngine | None:
+    """Return the engine that was built for this stack and this CPU, if nothing that is asked for is missing."""
+    installed = find_native(settings, stack)
+    return installed if installed is not None and (not tools or has_tools(installed)) else None
 
 
 def has_tools(engine: InstalledEngine) -> bool:

@@ -100,7 +100,7 @@ def choose(settings: Settings, *, fetch: bool = False, report: Report = silent) 
             raise ToolMissing(missing.what, why=missing.why, hint=hint) from missing
     _install(settings, place, report)
     programs = place / "bin"
-    command = [programs / "c++", "--version"]
+    command = [str(programs / "c++"), "--version"]
     shown = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False).stdout
     return Toolchain(f"zig {ZIG}: {next(iter(shown.splitlines()), 'unknown')}", programs)
 
