@@ -23,8 +23,10 @@ SOCKET = f"""
 eval "$(grep ^MODELS= /etc/default/edgellm)"
 {AS_USER} systemd-socket-activate -l 127.0.0.1:18035 -E EDGELLM_HOME -E HOME \
     /usr/bin/edgellm serve --no-chats --no-docs $MODELS > /tmp/socket.log 2>&1 &
+server=$!
 sleep 3
-pgrep -f 'edgellm serve' | xargs -I% cat /proc/%/comm | grep -v '^systemd-socket' && exit 1
+# It becomes the server when somebody connects.
+grep -x systemd-socket- /proc/$server/comm || exit 1
 /opt/edgellm/bin/python - << 'END'
 import json, urllib.request
 body = {{"model": "smollm2", "messages": [{{"role": "user", "content": "{QUESTION}"}}], "temperature": 0}}
@@ -34,7 +36,7 @@ print(json.load(urllib.request.urlopen(request, timeout=300))["choices"][0]["mes
 END
 status=$?
 cat /tmp/socket.log
-pkill -TERM -f 'edgellm serve'
+kill $server; wait $server
 exit $status
 """
 GONE = """
