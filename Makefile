@@ -7,11 +7,12 @@ PROGRAM := $(abspath $(BIN)/edgellm)
 # Processes that test at once; each may have an engine with two threads.
 TESTERS ?= 2
 SUITE ?= bookworm
+MACHINE ?= $(shell uname -m)
 PROMPT ?= What is the capital of France?
 export PROMPT
 
 .DEFAULT_GOAL := help
-.PHONY: help check engine setup run install uninstall chat doctor tools test kernels lint soak wheel wheel-arm64 wheel-pure wheel-check sdist clean
+.PHONY: help check engine setup run install uninstall chat doctor tools test kernels lint soak wheel wheel-arm64 wheel-pure wheel-check deb deb-check sdist clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,8 +86,14 @@ wheel-arm64: engine $(VENV)/.developer ## The same for 64-bit ARM, with Debian's
 wheel-pure: $(VENV)/.developer ## Build the wheel without an engine: sources, patches and recipes, for every platform
 	@$(BIN)/python -m hatchling build --target wheel
 
-wheel-check: $(VENV)/.installed ## Try the wheel in a Debian without a compiler: TREE=DIRECTORY [SUITE=bookworm]; needs root
-	@$(BIN)/python -m tests.packaging.clean_system dist/edgellm-*-manylinux_*_$$(uname -m).whl --suite $(SUITE) --tree "$(TREE)"
+wheel-check: $(VENV)/.installed ## Try the wheel in a Debian without a compiler: TREE=DIRECTORY [SUITE=bookworm MACHINE=aarch64]; needs root
+	@$(BIN)/python -m tests.packaging.clean_system dist/edgellm-*-manylinux_*_$(MACHINE).whl --suite $(SUITE) --tree "$(TREE)"
+
+deb: $(VENV)/.installed ## Make a Debian package of the wheel: [SUITE=bookworm], also trixie, jammy, noble
+	@$(BIN)/python -m tests.packaging.deb dist/edgellm-*-manylinux_*_$(MACHINE).whl --suite $(SUITE)
+
+deb-check: $(VENV)/.installed ## Install, use and remove the package in a Debian: TREE=DIRECTORY [SUITE=bookworm]; needs root
+	@$(BIN)/python -m tests.packaging.clean_deb dist/edgellm_*+$(SUITE)_$$(dpkg --print-architecture).deb --suite $(SUITE) --tree "$(TREE)"
 
 sdist: $(VENV)/.developer ## Build the source archive
 	@$(BIN)/python -m hatchling build --target sdist

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 from edgellm.config_file import ConfigFile
 from edgellm.engine.builds.builder import BUILD_SPACE
+from edgellm.engine.builds.fetched_compiler import choose
 from edgellm.engine.builds.installed import BUILD_COMMAND, find, obtain
 from edgellm.engine.builds.patches import PatchStack
-from edgellm.engine.builds.toolchain import compiler, require
+from edgellm.engine.builds.toolchain import require
 from edgellm.errors import EdgellmError, NetworkError, ToolMissing
 from edgellm.machine import cgroup, memory
 from edgellm.machine.cpu import core_counts, detect
@@ -65,7 +66,7 @@ def diagnose(
     yield _disk(settings)
     yield _network(settings, hub)
     engine = _engine(settings, stack)
-    yield from _toolchain(needed=not engine.ok)
+    yield from _toolchain(settings, needed=not engine.ok)
     yield engine
     for patch in stack.patches:
         yield Check(PATCH, True, f"{patch.name}: {patch.subject} ({patch.reason})")
@@ -161,17 +162,19 @@ def _network(settings: Settings, hub: Callable[[], Hub]) -> Check:
         return Check("network", False, detail, error.hint or "check HTTPS_PROXY", needed=False)
 
 
-def _toolchain(*, needed: bool) -> Iterator[Check]:
+def _toolchain(settings: Settings, *, needed: bool) -> Iterator[Check]:
     """What compiles an engine; not `needed` where there is one."""
     try:
-        yield Check("compiler", True, compiler())
+        toolchain = choose(settings)
     except ToolMissing as error:
         yield Check("compiler", False, f"{error.what} {error.why}".strip(), error.hint, needed=needed)
-    for program, purpose in (("git", "it applies the patches"), ("make", "it drives the build")):
+        return
+    yield Check("compiler", True, toolchain.version)
+    if toolchain.programs is None:  # a fetched one has ninja with it
         try:
-            yield Check(program, True, require(program, purpose, program))
+            yield Check("make", True, require("make", "it drives the build", "make"))
         except ToolMissing as error:
-            yield Check(program, False, error.what, error.hint, needed=needed)
+            yield Check("make", False, error.what, error.hint, needed=needed)
 
 
 def _engine(settings: Settings, stack: PatchStack) -> Check:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from edgellm.engine.builds.builder import build as build_engine
+from edgellm.engine.builds.builder import find_finished
+from edgellm.engine.builds.fetched_compiler import SPACE, download_size, is_missing
 from edgellm.engine.builds.installed import BUILD_COMMAND, InstalledEngine, find
 from edgellm.engine.builds.status import EngineStatus
 from edgellm.engine.builds.status import status as engine_status
+from edgellm.settings import Settings
 from edgellm.ui import options
 from edgellm.ui.console import note, print_fields
 from edgellm.ui.options import JsonOutput, QuietOutput
 from edgellm.ui.progress import progress
 from edgellm.ui.render import render
-from edgellm.units import duration
+from edgellm.units import duration, size
 from edgellm.workspace import workspace
 
 
@@ -29,22 +33,42 @@ def build(
         ),
     ] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Start over, with nothing from earlier builds.")] = False,
+    fetch_compiler: Annotated[
+        bool,
+        typer.Option(
+            "--fetch-compiler",
+            help="Where there is no compiler, fetch Zig's, pinned, into edgellm's cache. [default: ask on a terminal]",
+            show_default=False,
+        ),
+    ] = False,
     offline: options.Offline = False,
     *,
     output: QuietOutput,
 ) -> InstalledEngine:
     """Fetch the pinned llama.cpp, patch it, and compile it for this CPU; returns at once when that is done.
 
-    Example: edgellm engine build --tools
+    \b
+    Examples: edgellm engine build --tools
+              edgellm engine build --fetch-compiler
     """
     here = workspace(offline=offline)
     before = find(here.settings, here.stack)
+    is_finished = not clean and find_finished(here.settings, here.stack, tools=tools) is not None
+    fetch = fetch_compiler or (not is_finished and _may_fetch_compiler(here.settings))
     with progress(quiet=output.silent) as report:
-        engine = build_engine(here.settings, here.stack, tools=tools, clean=clean, report=report)
+        engine = build_engine(here.settings, here.stack, tools=tools, clean=clean, fetch_compiler=fetch, report=report)
     render(output, engine, _print_engine)
     if not output.silent and before is None:
         note("next: edgellm run smollm2 'What is the capital of France?'")
     return engine
+
+
+def _may_fetch_compiler(settings: Settings) -> bool:
+    """Ask whoever sits at the terminal, if a compiler is missing; nobody else can be asked."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()) or not is_missing(settings):
+        return False
+    megabytes = f"{size(download_size())} to download, {size(SPACE)} on the disk"
+    return typer.confirm(f"There is no C++ compiler. Fetch Zig's, as a Python package ({megabytes})?", err=True)
 
 
 def _print_engine(engine: InstalledEngine) -> None:

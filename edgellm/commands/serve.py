@@ -23,6 +23,7 @@ from edgellm.errors import EdgellmError, ModelNotFound, UsageError
 from edgellm.library import DEFAULT_EMBEDDER, NO_EMBEDDER
 from edgellm.serve.documents.stores import ALL
 from edgellm.serve.http.current import Handled
+from edgellm.serve.http.handed_over import handed_over
 from edgellm.serve.http.origins import ANY, Origins
 from edgellm.serve.options import ServeOptions
 from edgellm.serve.server import serve as run
@@ -170,7 +171,7 @@ def serve(
     """Serve models over HTTP: the APIs of OpenAI, Ollama and Anthropic on one port.
 
     A model is loaded by its first request. --ctx-size is the context of each request. Ctrl-C or SIGTERM lets running
-    answers end first.
+    answers end first. Started by a socket of systemd, it listens there.
 
     \b
     Examples: edgellm serve smollm2
@@ -184,6 +185,9 @@ def serve(
     """
 
     here = building_workspace(offline=offline, quiet=output.silent)
+    listening = handed_over()
+    if listening is not None:
+        host, port = listening.getsockname()[:2]
     asked = ServeOptions(
         host=host,
         port=port,
@@ -255,7 +259,9 @@ def serve(
 
     report = _print_request if verbose else None
     with served_tools(here, tools or (), mcp=mcp, hosts=mcp_host or (), quiet=output.silent) as running:
-        run(asked, catalog, engine, here.settings, on_ready=ready, on_request=report, tools=running)
+        run(
+            asked, catalog, engine, here.settings, on_ready=ready, on_request=report, tools=running, listening=listening
+        )
     return result
 
 

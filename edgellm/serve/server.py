@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,10 +75,11 @@ def serve(
     on_ready: Callable[[Service], None],
     on_request: Callable[[Handled], None] | None = None,
     tools: ServedTools | None = None,
+    listening: socket.socket | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. `engine` has llama-server; `settings` tell where logs and the record go.
 
-    `tools` are those that the server runs for its clients.
+    `tools` are those that the server runs for its clients. `listening` is a socket to use instead of binding one.
 
     Raises:
         UsageError: the address cannot be listened on.
@@ -181,10 +183,10 @@ def serve(
                 answers.close()
             log.info("stopped")
 
-    socket = listener.bind(options)
+    listening = listening or listener.bind(options)
     app = application(service, living(), on_request)
     with logging_to(settings.logs / "serve.log", secrets=options.api_keys):
-        listener.run(app, options, socket, openai.API, on_ready=ready, on_stop=pool.close)
+        listener.run(app, options, listening, openai.API, on_ready=ready, on_stop=pool.close)
 
 
 def _crew(options: ServeOptions, engine: InstalledEngine) -> Crew | None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from typer.models import OptionInfo, ParameterInfo
@@ -433,6 +433,12 @@ def _common() -> dict[str, OptionSetting]:
 COMMON = _common()
 
 
+def _plain(hint: Any) -> Any:
+    """An annotation without the Optional that Python 3.10 puts around it where the default is None."""
+    inner = next(iter(get_args(hint)), None)
+    return inner if get_origin(inner) is Annotated else hint
+
+
 def expand(verb: Callable[..., Any], command: str) -> Callable[..., Any]:
     """A verb as typer wants it: each parameter that is a group is replaced by the group's options.
 
@@ -442,7 +448,7 @@ def expand(verb: Callable[..., Any], command: str) -> Callable[..., Any]:
         verb: a function whose parameters are arguments, options and groups.
         command: the verb as it is typed, without `edgellm`: "chats ls".
     """
-    hints = get_type_hints(verb, include_extras=True)
+    hints = {name: _plain(hint) for name, hint in get_type_hints(verb, include_extras=True).items()}
     hints.pop("return", None)
     groups: dict[str, type[Group]] = {
         name: kind for name, kind in hints.items() if isinstance(kind, type) and issubclass(kind, Group)

@@ -1,5 +1,6 @@
 """The engine of a wheel: the best variant that works on this CPU is installed, whole or not at all."""
 
+import os
 import platform
 import shutil
 from dataclasses import replace
@@ -157,3 +158,18 @@ def test_the_products_of_this_engine_are_right_and_every_kind_is_tried(engine: I
         is not None
     }
     assert {"CPU", "CPU_TERNARY"} <= tried
+
+
+def test_of_former_wheels_only_the_last_engine_stays(wheel: Path, settings: Settings, stack: PatchStack) -> None:
+    key = detect().key
+    names = [f"0.1-aaaaaaaaaaaa-{key}-wheel", f"0.2-bbbbbbbbbbbb-{key}-wheel", f"0.3-cccccccccccc-{key}-wheel"]
+    others = [f"0.1-aaaaaaaaaaaa-{key}", "0.1-aaaaaaaaaaaa-x86_64-other0-wheel"]  # compiled here; of another CPU
+    for age, name in enumerate([*names, *others]):
+        (settings.engines / name / "lib").mkdir(parents=True)
+        (settings.engines / f".{name}.lock").touch()
+        os.utime(settings.engines / name, (1000 + age, 1000 + age))
+    engine = obtain(settings, stack, packages=wheel)
+    assert engine is not None
+    left = {path.name for path in settings.engines.iterdir() if path.is_dir()}
+    assert left == {engine.directory.name, names[-1], *others}
+    assert not (settings.engines / f".{names[0]}.lock").exists()

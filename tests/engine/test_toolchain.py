@@ -29,7 +29,7 @@ def test_all_is_there() -> None:
 
 @pytest.mark.parametrize(
     ("present", "missing"),
-    [(["git", "make"], "C++ compiler"), (["git", "c++", "cc", "as", "ld"], "make"), (["make"], "git")],
+    [(["make"], "C++ compiler"), (["c++", "cc", "as", "ld"], "make")],
 )
 def test_each_missing_tool_is_named_with_what_to_install(present: list[str], missing: str, tmp_path: Path) -> None:
     result = run_with(present, tmp_path)

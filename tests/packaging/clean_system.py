@@ -3,18 +3,22 @@
     sudo .venv/bin/python -m tests.packaging.clean_system dist/edgellm-*.whl --suite bookworm --tree /var/tmp/bookworm
 
 The tree is made with debootstrap, unless it is there. The wheel is installed with pip, and must answer, chat and serve.
-Certificates and name servers are those of this machine.
+Certificates and name servers are those of this machine. A tree of another architecture needs qemu-user-static.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+MIRROR = "http://deb.debian.org/debian"
+# What Debian calls an architecture.
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 PACKAGES = "python3,python3-pip,python3-venv,ca-certificates"
 QUESTION = "What is the capital of France?"
 PLACE = "/opt/edgellm"
@@ -48,17 +52,13 @@ def main() -> int:
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--suite", default="bookworm")
     parser.add_argument("--tree", type=Path, required=True)
-    parser.add_argument("--mirror", default="http://deb.debian.org/debian")
+    parser.add_argument("--mirror", default=MIRROR)
     asked = parser.parse_args()
-    if not (asked.tree / "usr/bin/python3").exists():
-        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", asked.suite, asked.tree, asked.mirror]
-        subprocess.run(command, check=True)
-    for name in ("resolv.conf", "ssl/certs/ca-certificates.crt"):
-        shutil.copy(Path("/etc", name), asked.tree / "etc" / name)
-    shutil.rmtree(asked.tree / PLACE[1:], ignore_errors=True)
-    shutil.rmtree(asked.tree / "root/.local", ignore_errors=True)
+    machine = next((name for name in ARCHITECTURES if name in asked.wheel.name), os.uname().machine)
+    run = Tree.made(asked.tree, asked.suite, asked.mirror, ARCHITECTURES[machine])
+    for name in (PLACE[1:], "root/.local"):
+        shutil.rmtree(asked.tree / name, ignore_errors=True)
     shutil.copy(asked.wheel, asked.tree / "tmp")
-    run = Tree(asked.tree)
     run("there is no compiler", "! command -v cc gcc c++ g++ clang make cmake git")
     run("install", f"python3 -m venv {PLACE} && {PLACE}/bin/pip install --quiet /tmp/{asked.wheel.name}")
     took = run("answer", f"{PLACE}/bin/edgellm run smollm2 --temp 0 '{QUESTION}'", expect="Paris")
@@ -66,9 +66,10 @@ def main() -> int:
     run("serve", SERVE, expect="Paris")
     run("status", f"{PLACE}/bin/edgellm engine status", expect="out of the wheel")
     run("doctor", f"{PLACE}/bin/edgellm doctor")
-    if took > SECONDS:
+    is_late = took > SECONDS and machine == os.uname().machine
+    if is_late:
         sys.stderr.write(f"the first answer took {took:.0f} s, more than {SECONDS}\n")
-    return int(took > SECONDS)
+    return int(is_late)
 
 
 class Tree:
@@ -76,6 +77,16 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @classmethod
+    def made(cls, root: Path, suite: str, mirror: str, architecture: str) -> Tree:
+        """Make the tree unless it is there, with this machine's name servers and certificates."""
+        if not (root / "usr/bin/python3").exists():
+            command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", f"--arch={architecture}"]
+            subprocess.run([*command, suite, root, mirror], check=True)
+        for name in ("resolv.conf", "ssl/certs/ca-certificates.crt"):
+            shutil.copy(Path("/etc", name), root / "etc" / name)
+        return cls(root)
 
     def __call__(self, name: str, script: str, *, expect: str = "") -> float:
         """Run a script, print its output, and return the seconds it took; ends the program when it fails."""

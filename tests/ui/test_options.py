@@ -1,7 +1,7 @@
 """The option groups: what they add to a verb, and that the sampling options are those of the table."""
 
 import inspect
-from typing import Annotated
+from typing import Annotated, Optional
 
 import pytest
 import typer
@@ -67,3 +67,15 @@ def test_a_setting_is_parsed_by_the_table() -> None:
     for text in ("5.1", "-1", "nan", "hot"):
         with pytest.raises(ValueError, match=r"from 0 to 5|could not convert"):
             OPTIONS["temperature"].parse(text)
+
+
+def test_an_argument_with_none_as_its_default_stays_one() -> None:
+    """Python 3.10 reads the annotation of such a parameter as the Optional of it."""
+
+    def asks(words: Optional[Annotated[list[str] | None, typer.Argument(help="The question.")]] = None) -> None:  # noqa: UP045
+        SEEN[:] = [words]
+
+    app = typer.Typer()
+    app.command()(expand(asks, command="chats ls"))
+    assert CliRunner().invoke(app, ["a", "b"], catch_exceptions=False).exit_code == 0
+    assert SEEN == [["a", "b"]]

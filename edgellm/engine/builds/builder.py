@@ -20,10 +20,11 @@ from pathlib import Path
 
 from edgellm import package_index
 from edgellm.engine.builds import cmake
+from edgellm.engine.builds.fetched_compiler import Toolchain, choose
 from edgellm.engine.builds.installed import EngineRecord, InstalledEngine, directory_name, find_native, library_path
 from edgellm.engine.builds.patches import PatchStack
 from edgellm.engine.builds.source import SourceTree, prepare
-from edgellm.engine.builds.toolchain import compiler, require
+from edgellm.engine.builds.toolchain import require
 from edgellm.errors import BuildFailed
 from edgellm.files import locked, require_space, sync_directory
 from edgellm.machine import memory
@@ -63,32 +64,45 @@ PROBE = (
 
 
 def build(
-    settings: Settings, stack: PatchStack, *, tools: bool = False, clean: bool = False, report: Report = silent
+    settings: Settings,
+    stack: PatchStack,
+    *,
+    tools: bool = False,
+    clean: bool = False,
+    fetch_compiler: bool = False,
+    report: Report = silent,
 ) -> InstalledEngine:
     """Return the engine for this stack and this CPU, after building what is missing.
 
     Args:
         tools: also build llama-server, llama-bench and the other `TOOLS`.
         clean: delete the sources and objects of earlier builds first.
+        fetch_compiler: fetch one if this machine has none.
 
     Raises:
         ToolMissing, NetworkError, ChecksumMismatch, PatchFailed, BuildFailed, DiskFull.
     """
-    installed = find_native(settings, stack)
-    if installed is not None and not clean and (not tools or has_tools(installed)):
-        return installed
-    require("git", "it applies the patches", "git")
+    finished = None if clean else find_finished(settings, stack, tools=tools)
+    if finished is not None:
+        return finished
+    toolchain = choose(settings, fetch=fetch_compiler, report=report)
     work = settings.builds / directory_name(stack, detect())
     with locked(work.with_name(f"{work.name}.lock"), lambda: report(Progress("waiting for another build"))) as lock:
         if clean:
             shutil.rmtree(work, ignore_errors=True)
-        builder = _Builder(settings, stack, detect(), work, compiler(), lock, report)
+        builder = _Builder(settings, stack, detect(), work, toolchain, lock, report)
         installed = find_native(settings, stack)
         if installed is None or clean:
             installed = builder.libraries()
         if tools and not has_tools(installed):
             builder.tools(installed)
     return installed
+
+
+def find_finished(settings: Settings, stack: PatchStack, *, tools: bool) -> InstalledEngine | None:
+    """Return the engine that was built for this stack and this CPU, if nothing that is asked for is missing."""
+    installed = find_native(settings, stack)
+    return installed if installed is not None and (not tools or has_tools(installed)) else None
 
 
 def has_tools(engine: InstalledEngine) -> bool:
@@ -104,7 +118,7 @@ class _Builder:
     stack: PatchStack
     cpu: Cpu
     work: Path
-    compiler: str
+    toolchain: Toolchain
     lock: int
     report: Report
 
@@ -139,7 +153,9 @@ class _Builder:
     def _compile(self, tree: SourceTree, targets: tuple[str, ...], stage: str) -> None:
         program = cmake.locate(self.settings, self.report)
         objects, log = self.work / "cmake", self.work / "build.log"
-        generator, rules = ("Ninja", "build.ninja") if shutil.which("ninja") else ("Unix Makefiles", "Makefile")
+        path = self.toolchain.path
+        has_ninja = shutil.which("ninja", path=path) is not None
+        generator, rules = ("Ninja", "build.ninja") if has_ninja else ("Unix Makefiles", "Makefile")
         if generator == "Unix Makefiles":
             require("make", "it drives the build", "make")
         # cmake writes the build rules last: if they are missing, the configuration was interrupted.
@@ -147,9 +163,9 @@ class _Builder:
             shutil.rmtree(objects, ignore_errors=True)
             command = [program, "-S", str(tree.llama_cpp), "-B", str(objects), "-G", generator]
             command += [f"-D{name}={value}" for name, value in OPTIONS.items()]
-            cmake.run(command, log, "configuring", self.report, keep_open=(self.lock,))
+            cmake.run(command, log, "configuring", self.report, path=path, keep_open=(self.lock,))
         command = [program, "--build", str(objects), "-j", str(_jobs()), "--target", *targets]
-        cmake.run(command, log, stage, self.report, keep_open=(self.lock,))
+        cmake.run(command, log, stage, self.report, path=path, keep_open=(self.lock,))
 
     def _install(self, tree: SourceTree, seconds: float) -> InstalledEngine:
         """Assemble the engine beside the target, check the library's stamp, and rename."""
@@ -172,7 +188,7 @@ class _Builder:
             commit=self.stack.upstream.commit,
             cpu_model=self.cpu.model,
             cpu_features=list(self.cpu.features),
-            compiler=self.compiler,
+            compiler=self.toolchain.version,
             built=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             build_seconds=round(seconds, 1),
             patches={patch.name: patch.subject for patch in self.stack.patches},

@@ -60,9 +60,12 @@ def version(program: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def run(command: list[str], log: Path, stage: str, report: Report, *, keep_open: tuple[int, ...] = ()) -> None:
+def run(
+    command: list[str], log: Path, stage: str, report: Report, *, path: str = "", keep_open: tuple[int, ...] = ()
+) -> None:
     """Run a cmake command, write its output to `log`, and report its steps.
 
+    `path` is the PATH on which it finds compilers, by default that of this process.
     The child processes inherit the descriptors in `keep_open`, so the build's lock is held until the last one ends.
 
     Raises:
@@ -74,7 +77,7 @@ def run(command: list[str], log: Path, stage: str, report: Report, *, keep_open:
         output.write(f"$ {' '.join(command)}\n".encode())
         output.flush()
         start = output.tell()
-        environment = {**os.environ, "LC_ALL": "C", "NINJA_STATUS": "[%f/%t] "}
+        environment = {**os.environ, "LC_ALL": "C", "NINJA_STATUS": "[%f/%t] "} | ({"PATH": path} if path else {})
         with subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -123,7 +123,7 @@ def obtain(
 
 
 def _unpacked(settings: Settings, stack: PatchStack, cpu: Cpu) -> Path:
-    return settings.engines / f"{directory_name(stack, cpu)}-wheel"
+    return settings.engines / f"{directory_name(stack, cpu)}{prebuilt.SUFFIX}"
 
 
 def find_all(settings: Settings) -> list[InstalledEngine]:

