@@ -34,8 +34,9 @@ PATIENCE_SECONDS = 60.0
 AGAIN_SECONDS = 2.0
 # A row that so many processes died under runs alone; one more, and it fails.
 MOST_SHARED_LOSSES, MOST_LOSSES = 2, 4
-# Actors that a node may lose, one after another, without having answered a row.
-MOST_USELESS = 3
+# Actors that a node may lose, one after another: before they have opened the model, and before they have answered a
+# row, which may be what ended them.
+MOST_UNOPENED, MOST_USELESS = 3, 9
 
 
 @dataclass(slots=True)
@@ -116,9 +117,13 @@ class NodePool:
         self._out.append({"note": text})
 
     def _look(self) -> None:
-        """Start actors on nodes that are new, or have lost theirs."""
+        """Start actors on nodes that are new, or have lost theirs; give up those whose node is gone."""
         n_actors, now = self._spec.n_actors, self._clock()
-        for node in self._cluster.nodes():
+        nodes = self._cluster.nodes()
+        alive = {node.id for node in nodes}
+        for member in [member for member in self._members.values() if member.node.id not in alive]:
+            self._leave(member)
+        for node in nodes:
             for index in range(n_actors):
                 place = f"{node.id}/{index}"
                 if place in self._members or place in self._refused or now < self._again.get(place, 0.0):
@@ -228,7 +233,6 @@ class NodePool:
 
     def _lost(self, member: _Member, lost: ActorLost) -> None:
         """An actor is gone, with or without its node."""
-        n_rows = len(member.jobs)
         for key in [*member.jobs]:
             self._losses[key] += 1
             if self._losses[key] >= MOST_LOSSES:
@@ -236,15 +240,20 @@ class NodePool:
                 why = f"{MOST_LOSSES} processes died while they answered it; the last time: {lost.why}"
                 error = EngineError("the row was given up", why=why)
                 self._out.append({"result": result_message(failed(key, error))})
-        self._drop(member)
-        self._useless[member.place] += 1
+        self._leave(member)
+        self._useless[member.place] += 1 if member.n_slots else MOST_USELESS // MOST_UNOPENED
         self._again[member.place] = self._clock() + AGAIN_SECONDS
         if lost.is_final or self._useless[member.place] >= MOST_USELESS:
             self._refused[member.place] = EngineError(f"nothing runs on {member.node.name}", why=lost.why)
             self._note(f"{member.node.name} takes no part: {lost.why}")
-        elif member.n_slots:
+
+    def _leave(self, member: _Member) -> None:
+        """A member answers no more, through no fault of its rows."""
+        if member.n_slots:
+            n_rows = len(member.jobs)
             rows = f"; its {n_rows} row{'s' * (n_rows > 1)} go to others" if n_rows else ""
             self._note(f"{member.node.name} is gone{rows}")
+        self._drop(member)
 
     def _check(self) -> None:
         """Raise if nobody can answer."""
