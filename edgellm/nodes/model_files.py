@@ -87,17 +87,20 @@ class ModelCopy:
 
     def write(self, index: int, data: bytes) -> None:
         """Append to the part of that number; CorruptFile if that is more than it has."""
-        if index not in self._files:
-            self._files[index] = self._partial[index].open("wb")
-        file = self._files[index]
+        file = self._file(index)
         if file.tell() + len(data) > self._spec.parts[index].size:
             raise CorruptFile(f"{self._spec.parts[index].name} is longer than it should be")
         file.write(data)
 
+    def _file(self, index: int) -> IO[bytes]:
+        if index not in self._files:
+            self._files[index] = self._partial[index].open("wb")
+        return self._files[index]
+
     def finish(self) -> LocalModel:
         """Check and install what has arrived; ChecksumMismatch if it is not the driver's file."""
         for index, part in enumerate(self._spec.parts):
-            with self._files.setdefault(index, self._partial[index].open("ab")) as file:
+            with self._file(index) as file:
                 sync_file(file)
             verify_sha256(self._partial[index], part.sha256, hint="start the batch again")
         with locked(self._store.lock_path(self._spec.parts[0].sha256)):

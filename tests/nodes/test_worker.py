@@ -1,8 +1,6 @@
 """A node's worker with the real engine: it finds or takes the model, answers rows, and refuses what it cannot do."""
 
 import json
-import shutil
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +29,7 @@ GREEDY = Sampling(temperature=0)
 
 @pytest.fixture
 def tiny(with_engine: Settings, tmp_path: Path, vocabularies: Path) -> LocalModel:
-    path = write_bitnet(tmp_path / "models" / "tiny.gguf", vocabularies)
+    path = write_bitnet(tmp_path / "tiny.gguf", vocabularies)
     return LocalModel(str(path), path)
 
 
@@ -136,27 +134,22 @@ def test_a_node_without_the_model_gets_a_copy_and_keeps_it(spec: ModelSpec, else
 
 def test_a_file_that_changes_while_it_is_copied_is_refused(spec: ModelSpec, elsewhere: Settings) -> None:
     path = Path(spec.parts[0].path)
-    with path.open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"\xff" if file.read(1) != b"\xff" else b"\0")
+    path.write_bytes(path.read_bytes()[:-1] + b"\x5a")
     pool = NodePool(ThreadCluster("n1", make=lambda _: Elsewhere(1.0)), spec)
     with pytest.raises(Exception, match="not the expected file"):
         run(pool, lambda _: False)
     assert not workspace().store.list() and not [*elsewhere.models.glob("*.part")]
 
 
-def test_an_installed_file_that_was_changed_is_not_used(spec: ModelSpec, elsewhere: Settings, tmp_path: Path) -> None:
-    gate = threading.Event()
+def test_an_installed_file_that_was_changed_is_not_used(spec: ModelSpec, elsewhere: Settings) -> None:
     pool = NodePool(ThreadCluster("n1", make=lambda _: Elsewhere(1.0)), spec)
     pool.admit(jobs(1)[0])
     run(pool, lambda messages: len(rest(messages)) == 1)
     (model,) = workspace().store.list()
-    shutil.copy(model.path, tmp_path / "good")
     data = bytearray(model.path.read_bytes())
     data[-1] ^= 1
     model.path.write_bytes(data)
     assert opened_elsewhere(spec)["copy"] is True
-    assert not gate.is_set()
 
 
 def opened_elsewhere(spec: ModelSpec) -> Message:
