@@ -76,7 +76,7 @@ class NodeSlots:
             child.receive(CONNECT_SECONDS)
         except ChildFailed as error:
             child.close()
-            hint = "ray status --address HOST:PORT shows whether a cluster is there"
+            hint = "ray start --address HOST:PORT, as this machine must be a node of it; ray status shows whether it is"
             what = f"the Ray cluster at {self._address} does not answer"
             raise NetworkError(what, why=error.why, hint=hint) from error
         except BaseException:

@@ -21,6 +21,7 @@ from edgellm.run.loader import LoadOptions
 from edgellm.settings import Settings
 from edgellm.workspace import LocalModel, workspace
 from tests.engine.tiny_models import write_bitnet
+from tests.models.hub_server import HubServer
 from tests.nodes.threads import ThreadCluster, run
 
 pytestmark = [pytest.mark.engine]
@@ -154,3 +155,21 @@ def test_an_installed_file_that_was_changed_is_not_used(spec: ModelSpec, elsewhe
 
 def opened_elsewhere(spec: ModelSpec) -> Message:
     return unpacked(Elsewhere(1.0).open(packed(spec.as_message())))
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_node_pulls_the_model_only_if_the_hub_has_the_same_file(
+    spec: ModelSpec, elsewhere: Settings, is_same: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("EDGELLM_OFFLINE")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    content = Path(spec.parts[0].path).read_bytes()
+    with HubServer() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        server.add("user/tiny-GGUF", {"tiny.gguf": content if is_same else content[:-1] + b"\x5a"})
+        pool = NodePool(ThreadCluster("n1", make=lambda _: Elsewhere(1.0)), replace(spec, name="user/tiny-GGUF"))
+        pool.admit(jobs(1)[0])
+        messages = run(pool, lambda messages: len(rest(messages)) == 1)
+    assert any("gets a copy" in each.get("note", "") for each in messages) is not is_same
+    (model,) = workspace().store.list()
+    assert model.sha256 == spec.parts[0].sha256 and model.source.startswith("hf://" if is_same else "copied")
