@@ -12,6 +12,7 @@ bound to its node and dies with this process.
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from typing import Any, Protocol
 from edgellm.errors import NetworkError, UsageError
 from edgellm.nodes.worker import NodeWorker
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_MISSING = re.compile(r"No module named '[\w.]+'")
 # How often to ask which nodes there are.
 LOOK_SECONDS = 1.0
 
@@ -143,10 +146,11 @@ class RayCluster:
         try:
             outcome = self._ray.get(call, timeout=30)
         except Exception as error:  # whatever it was, this actor has no answer
-            words = " ".join(str(error).split())
-            missing = "No module named 'edgellm" in words
-            why = "edgellm is not installed in the Python of its Ray" if missing else words[:300]
-            return ActorLost(why, is_final=missing)
+            words = " ".join(_COLOURS.sub("", str(error)).split())
+            if missing := _MISSING.search(words):
+                return ActorLost(f"edgellm is not whole in the Python of its Ray: {missing[0]}", is_final=True)
+            # What went wrong stands at the end of a traceback, and elsewhere at the beginning.
+            return ActorLost(words[-300:] if "creation task" in words else words[:300])
         return outcome if isinstance(outcome, bytes) else ActorLost("it gave no sensible answer", is_final=True)
 
     def kill(self, actor: Any) -> None:

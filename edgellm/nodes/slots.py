@@ -76,9 +76,9 @@ class NodeSlots:
             child.receive(CONNECT_SECONDS)
         except ChildFailed as error:
             child.close()
-            hint = "ray start --address HOST:PORT, as this machine must be a node of it; ray status shows whether it is"
-            what = f"the Ray cluster at {self._address} does not answer"
-            raise NetworkError(what, why=error.why, hint=hint) from error
+            why = "no Ray is there, or this machine is no node of its cluster"
+            hint = "ray start --address HOST:PORT makes it one; ray status shows what is there"
+            raise NetworkError(f"the Ray cluster at {self._address} does not answer", why=why, hint=hint) from error
         except BaseException:
             child.close()
             raise
@@ -140,7 +140,8 @@ class NodeSlots:
                 results += self._took(message)
                 message = child.poll(0)
         except ChildFailed as error:
-            raise self._gone(error.why) from error
+            # The last words of Ray's process are about its log files.
+            raise self._gone("its head does not answer" if "GCS" in error.why else error.why) from error
         if time.monotonic() - self._heard > SILENT_SECONDS:
             raise self._gone(f"nothing was heard of it for {SILENT_SECONDS:.0f} s")
         return results

@@ -12,6 +12,7 @@ from edgellm.batch.slots import LocalSlots, RowJob
 from edgellm.engine.sampling import Sampling
 from edgellm.errors import PromptTooLong
 from edgellm.machine.child import Message
+from edgellm.models.hub.client import Hub
 from edgellm.nodes import pool as pool_module
 from edgellm.nodes.messages import job_message, packed, result_from, unpacked
 from edgellm.nodes.model_spec import ModelSpec
@@ -19,7 +20,7 @@ from edgellm.nodes.pool import NodePool
 from edgellm.nodes.worker import NodeWorker
 from edgellm.run.loader import LoadOptions
 from edgellm.settings import Settings
-from edgellm.workspace import LocalModel, workspace
+from edgellm.workspace import LocalModel, Workspace, workspace
 from tests.engine.tiny_models import write_bitnet
 from tests.models.hub_server import HubServer
 from tests.nodes.threads import ThreadCluster, run
@@ -157,19 +158,20 @@ def opened_elsewhere(spec: ModelSpec) -> Message:
     return unpacked(Elsewhere(1.0).open(packed(spec.as_message())))
 
 
-@pytest.mark.parametrize("is_same", [True, False])
 def test_a_node_pulls_the_model_only_if_the_hub_has_the_same_file(
-    spec: ModelSpec, elsewhere: Settings, is_same: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    spec: ModelSpec, elsewhere: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("EDGELLM_OFFLINE")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     content = Path(spec.parts[0].path).read_bytes()
     with HubServer() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-        server.add("user/tiny-GGUF", {"tiny.gguf": content if is_same else content[:-1] + b"\x5a"})
-        pool = NodePool(ThreadCluster("n1", make=lambda _: Elsewhere(1.0)), replace(spec, name="user/tiny-GGUF"))
-        pool.admit(jobs(1)[0])
-        messages = run(pool, lambda messages: len(rest(messages)) == 1)
-    assert any("gets a copy" in each.get("note", "") for each in messages) is not is_same
-    (model,) = workspace().store.list()
-    assert model.sha256 == spec.parts[0].sha256 and model.source.startswith("hf://" if is_same else "copied")
+        server.add("user/other-GGUF", {"tiny.gguf": content[:-1] + b"\x5a"})
+        server.add("user/tiny-GGUF", {"tiny.gguf": content})
+        monkeypatch.setattr(Workspace, "hub", Hub(server.endpoint, tmp_path / "hub"))
+        for name, source, n_copies in (("user/other-GGUF", "copied", 1), ("user/tiny-GGUF", "hf://", 0)):
+            pool = NodePool(ThreadCluster("n1", make=lambda _: Elsewhere(1.0)), replace(spec, name=name))
+            pool.admit(jobs(1)[0])
+            messages = run(pool, lambda messages: len(rest(messages)) == 1)
+            assert sum("gets a copy" in each.get("note", "") for each in messages) == n_copies
+            (model,) = workspace().store.list()
+            assert model.sha256 == spec.parts[0].sha256 and model.source.startswith(source)
+            workspace().store.forget(model)
