@@ -271,4 +271,4 @@ class NodePool:
 
 def _share(n_cpus: float, n_actors: int) -> float:
     """The CPUs of each actor of a node: whole ones, where there are enough."""
-    return float(max(1, int(n_cpus) // n_actors)) if n_cpus >= 1 else n_cpus
+    return float(int(n_cpus) // n_actors) or n_cpus / n_actors
