@@ -133,11 +133,13 @@ def test_a_node_that_talks_nonsense_is_left_out() -> None:
     assert "mad takes no part" in notes(messages) and sorted(results(messages)) == [*range(6)]
 
 
-def test_several_processes_share_a_node() -> None:
+@pytest.mark.parametrize(("n_cpus", "share"), [(2.0, 1.0), (5.0, 2.0), (1.0, 0.5)])
+def test_several_processes_share_a_node(n_cpus: float, share: float) -> None:
     gate = threading.Event()
     gate.set()
-    cluster = scripted("n1", gate=gate)
+    cluster = ThreadCluster("n1", make=lambda name: Scripted(name, gate=gate), n_cpus=n_cpus)
     spec = ModelSpec(**{**{name: getattr(SPEC, name) for name in SPEC.__slots__}, "n_actors": 2})
     pool = filled(cluster, 7, spec)
     run(pool, lambda messages: len(results(messages)) == 7)
-    assert cluster.n_started == 2 and pool.state()["n_nodes"] == 1 and pool.state()["n_slots"] == 4
+    assert cluster.shares == [share, share]
+    assert pool.state()["n_nodes"] == 1 and pool.state()["n_slots"] == 4

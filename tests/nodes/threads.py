@@ -26,13 +26,14 @@ class Actor:
 
 
 class ThreadCluster:
-    """`make` makes the worker of a node."""
+    """`make` makes the worker of a node; each node has so many CPUs."""
 
-    def __init__(self, *names: str, make: Callable[[str], Any]) -> None:
-        self._nodes = [ClusterNode(name, name, 2.0) for name in names]
+    def __init__(self, *names: str, make: Callable[[str], Any], n_cpus: float = 2.0) -> None:
+        self._nodes = [ClusterNode(name, name, n_cpus) for name in names]
         self._make = make
         self.actors: list[Actor] = []
         self.n_started = 0
+        self.shares: list[float] = []
 
     def nodes(self) -> Sequence[ClusterNode]:
         return self._nodes
@@ -56,6 +57,7 @@ class ThreadCluster:
 
     def start(self, node: ClusterNode, *, n_cpus: float, n_calls: int) -> Actor:
         self.n_started += 1
+        self.shares.append(n_cpus)
         actor = Actor(node, self._make(node.id))
         self.actors.append(actor)
         return actor
