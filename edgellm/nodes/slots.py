@@ -1,6 +1,6 @@
 """The slots of all nodes of a Ray cluster as those of a batch; Ray itself runs in a child process.
 
-    with NodeSlots("auto", spec, say=print) as slots:
+    with NodeSlots("auto", spec, plan, say=print) as slots:
         slots.admit(RowJob(key=0, messages=messages))
         for result in slots.step(): result.text
 
