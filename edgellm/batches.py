@@ -9,7 +9,7 @@ model would only take memory. With fewer slots it does so where a second copy do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,9 +25,12 @@ from edgellm.batch.requests import documents_named
 from edgellm.batch.scheduler import BatchOptions, Scheduler
 from edgellm.batch.slots import LocalSlots, Slots
 from edgellm.batch.tally import Tally
-from edgellm.errors import DoesNotFit, EdgellmError, NotServed
+from edgellm.errors import DoesNotFit, EdgellmError, NotServed, UsageError
 from edgellm.files import identity
 from edgellm.library import OpenCollections
+from edgellm.models.fit.memory import RunPlan, choose_context
+from edgellm.models.fit.verdict import read_outline
+from edgellm.models.local.description import kind_of_file
 from edgellm.progress import Report, silent
 from edgellm.run.answer_options import AnswerOptions
 from edgellm.run.loader import LoadOptions, choose_system, plan_weights, with_fitting_slots
@@ -54,6 +57,18 @@ class BatchServer:
 
     find: Callable[[LoadOptions], RemoteModel | None]
     must: bool = False
+    say: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCluster:
+    """The Ray cluster that answers a batch, at the address of its head, or `auto` for that of this machine.
+
+    `n_actors` is how many processes share a node. `say` says which nodes come and go.
+    """
+
+    address: str
+    n_actors: int = 1
     say: Callable[[str], None] = lambda _: None
 
 
@@ -125,14 +140,17 @@ class _Opening:
 
     def __init__(
         self, here: Workspace, model: _BatchModel, server: BatchServer | None, load: LoadOptions, report: Report,
-        opened: ExitStack,
+        opened: ExitStack, cluster: BatchCluster | None = None,
     ) -> None:  # fmt: skip
+        self._cluster = cluster
         self._here, self._model, self._server, self._load = here, model, server, load
         self._report, self._opened = report, opened
 
     def slots(self, n_rows: int) -> Slots:
         """Slots for so many rows."""
         server, load = self._server, self._load
+        if self._cluster is not None:
+            return self._slots_of_nodes(self._cluster)
         remote = server.find(load) if server else None
         if server is None or remote is None or not (server.must or self._is_better(remote, n_rows)):
             return self._slots_here()
@@ -162,6 +180,19 @@ class _Opening:
             error.why = unfit.what
             raise error from None
 
+    def _slots_of_nodes(self, cluster: BatchCluster) -> Slots:
+        from edgellm.nodes.model_spec import ModelSpec
+        from edgellm.nodes.slots import NodeSlots
+
+        local = self._model.local
+        if local is None:
+            raise NotServed("the model is not on this machine")
+        # Every node has the same context, or a row could be answered by one and not by another.
+        n_ctx = choose_context(read_outline(local.path).n_ctx_train, self._load.n_ctx)
+        load = replace(self._load, n_ctx=n_ctx)
+        spec = ModelSpec.of(self._here, local, load, n_actors=cluster.n_actors, report=self._report)
+        return NodeSlots(cluster.address, spec, RunPlan(n_ctx), say=cluster.say)
+
     def _slots_here(self) -> Slots:
         local, load = self._model.local, self._load
         if local is None:
@@ -169,6 +200,16 @@ class _Opening:
         if self.is_free and load.n_ctx is not None:
             load = with_fitting_slots(local.path, load)
         return LocalSlots(self._opened.enter_context(OpenModel(self._here, local, load, report=self._report)))
+
+
+def _require_nodes_can(model: _BatchModel, documents: Collection[str]) -> None:
+    """Refuse what the nodes of a cluster cannot do."""
+    if documents:
+        hint = "--shard spreads such a batch over machines that have the documents"
+        raise UsageError("documents cannot be asked on a cluster", why="they are on this machine", hint=hint)
+    if model.local is not None and (kind := kind_of_file(model.local.path)) not in ("chat", "completion"):
+        hint = "--shard spreads such a batch over machines"
+        raise UsageError(f"{model.label} is for {kind}, and a cluster answers prompts", hint=hint)
 
 
 def answer_file(
@@ -187,12 +228,13 @@ def answer_file(
     cache: AnswerCache | None = None,
     cache_sampled: bool = False,
     server: BatchServer | None = None,
+    cluster: BatchCluster | None = None,
     report: Report = silent,
 ) -> Iterator[Tally]:
     """Answer all rows of a file in the slots of a model; killed at any moment, the same call goes on.
 
     `docs` names the documents to answer from, `toolsets` has the tools to call, for rows that name none. `server` may
-    answer in place of a model that is loaded here.
+    answer in place of a model that is loaded here. With a `cluster`, nodes answer; they have no documents and tools.
 
     The same tally comes after every computation and once more at the end. Nothing is loaded if all is answered already.
     With a `cache`, chats at temperature 0 are looked up and kept; with `cache_sampled` those at others too.
@@ -211,6 +253,8 @@ def answer_file(
         model.content, model.recipe, options, load, shard=shard, jsonl=found.jsonl, raw=raw, docs=docs,
         collections=OpenCollections(here).content(named), tools=toolsets.names if toolsets else (),
     )  # fmt: skip
+    if cluster is not None:
+        _require_nodes_can(model, named)
     n_rows = shard.rows_of(found.n_rows)
     if failed is not None:
         notes = check_finished(output, asked, model.label)
@@ -222,8 +266,11 @@ def answer_file(
         holding = journal.agree(asked, chosen)
         journal.resume(ids(source, shard))
         seeded = replace(options, asked={**options.asked, "seed": holding["seed"]})
-        opening = _Opening(here, model, server, replace(load, n_ctx=holding.get(CONTEXT, load.n_ctx)), report, opened)
+        opening = _Opening(
+            here, model, server, replace(load, n_ctx=holding.get(CONTEXT, load.n_ctx)), report, opened, cluster
+        )
         opening.is_free = load.n_ctx is None
+        toolsets = None if cluster else toolsets
         how = model.options(here, seeded, load, raw=raw, retries=retries, docs=docs, toolsets=toolsets)
         slots = opening.slots(n_rows - journal.done)
         instead = None if server is None or server.must else lambda error: Scheduler(opening.here_instead(error), how)

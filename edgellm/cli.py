@@ -44,6 +44,8 @@ JSON_WANTED = "edgellm.json"
 # Verbs that must work when the config file is wrong.
 MENDERS = frozenset({"config", "doctor"})
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+# What `--ray` takes for its value, right or wrong; without one it stands for `auto`.
+RAY_ADDRESS = re.compile(r"auto|ray://\S*|[^\s/]*:[^\s/]*")
 # Errors of the file system that a user's choice of a path can cause.
 REFUSALS = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -301,6 +303,8 @@ class LazyCommand(TyperCommand):
         takes_model = command.params and command.params[0].name in ("model", "models")
         if takes_model and not any("-m" in parameter.opts for parameter in command.params):
             args = habits.model_first(args)
+        if any("--ray" in parameter.opts for parameter in command.params):
+            args = habits.value_given(args, "--ray", "auto", RAY_ADDRESS)
         return command.make_context(info_name, args, parent=parent, **extra)
 
 

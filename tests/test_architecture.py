@@ -18,7 +18,7 @@ LAYERS = {
     "cli": 9, "__main__": 10,
     "commands": 8,
     "ui": 7, "api": 6, "batches": 6, "library": 6, "mcp_server": 6, "answers": 6, "evaluations": 6, "benchmarks": 6,
-    "mcp_http": 6, "toolset": 6,
+    "mcp_http": 6, "toolset": 6, "nodes": 6,
     "workspace": 5, "adapters": 5, "diagnosis": 5, "bug_report": 5, "report": 5,
     "serve": 4, "batch": 4, "tools": 4, "chats": 4, "measure": 4, "documents": 4, "evaluation": 4,
     "training": 4,
@@ -71,6 +71,7 @@ OWNERS = {
     "trafilatura": {"tools/web/readable.py"},
     "libzim": {"tools/builtin/wikipedia.py"},
     "ddgs": {"tools/web/search.py"},
+    "ray": {"nodes/cluster.py"},
     "charset_normalizer": {"documents/readers/choose.py"},
 }
 

@@ -68,7 +68,8 @@ class Batch:
                 self._scheduler = self._instead(error)
                 yield from self._answer(energy)
         finally:
-            tally.energy_joules = energy.joules()
+            # The processors of a cluster are not those of this machine.
+            tally.energy_joules = energy.joules() if tally.n_nodes is None else None
 
     def _answer(self, energy: EnergyMeter) -> Iterator[Tally]:
         """Answer the rows that are left with the scheduler of now."""
@@ -100,6 +101,7 @@ class Batch:
     def _count(self, before: Tally) -> None:
         tally, scheduler = self.tally, self._scheduler
         tally.busy, tally.done, tally.failed = scheduler.busy, self._journal.done, self._journal.failed
+        tally.n_nodes, tally.n_slots = scheduler.slots.n_nodes, scheduler.slots.plan.n_slots
         tally.prompt_tokens = before.prompt_tokens + scheduler.n_prompt
         tally.reused_tokens = before.reused_tokens + scheduler.n_reused
         tally.restored_tokens = before.restored_tokens + scheduler.slots.n_restored

@@ -28,7 +28,7 @@ from edgellm.run.loader import LoadOptions, choose_system
 
 if TYPE_CHECKING:
     from edgellm.batch.lines import Shard
-    from edgellm.models.local.store import Store
+    from edgellm.models.local.store import InstalledModel, Store
     from edgellm.models.recipe import Recipe
 
 VERSION = 1
@@ -108,18 +108,29 @@ def _adapters(load: LoadOptions) -> list[list[str | float]]:
     for adapter in load.adapters:
         files = sorted(adapter.path.iterdir()) if adapter.path.is_dir() else [adapter.path]
         hashes = [sha256_of(file) for file in files if file.is_file()]
-        found.append([_joined(hashes), adapter.scale])
+        found.append([joined(hashes), adapter.scale])
     return found
 
 
 def digest(path: Path, store: Store, *, report: Report = silent) -> str:
     """The sha256 of a model: as it was installed if no file has changed since, otherwise computed."""
+    return joined(part_digests(path, store, report=report))
+
+
+def part_digests(path: Path, store: Store, *, report: Report = silent) -> list[str]:
+    """The sha256 of each file of a model: as it was installed if none has changed since, otherwise computed."""
     for model in store.all():
-        if model.path == path and model.is_whole:
-            installed = datetime.fromisoformat(model.installed).timestamp()
-            if all(part.path.stat().st_mtime <= installed for part in model.files):
-                return _joined([part.sha256 for part in model.files])
-    return _joined([_computed(part, report) for part in part_paths(path)])
+        if model.path == path and is_unchanged(model):
+            return [part.sha256 for part in model.files]
+    return [_computed(part, report) for part in part_paths(path)]
+
+
+def is_unchanged(model: InstalledModel) -> bool:
+    """Whether no file of a model was written since it was installed; cheap, unlike its sha256."""
+    if not model.is_whole:
+        return False
+    installed = datetime.fromisoformat(model.installed).timestamp()
+    return all(part.path.stat().st_mtime <= installed for part in model.files)
 
 
 def _computed(path: Path, report: Report) -> str:
@@ -130,7 +141,7 @@ def _computed(path: Path, report: Report) -> str:
         raise FileAccessError(f"cannot read {path}", why=str(error.strerror), path=str(path)) from error
 
 
-def _joined(digests: Sequence[str]) -> str:
+def joined(digests: Sequence[str]) -> str:
     """One digest for all parts of a split model; a whole file keeps its own."""
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 

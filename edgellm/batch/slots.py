@@ -62,6 +62,10 @@ class Slots(Protocol):
         """The address of the server whose slots they are."""
 
     @property
+    def n_nodes(self) -> int | None:
+        """How many nodes of a cluster they are on; None without a cluster."""
+
+    @property
     def counter(self) -> TokenCounter:
         """Counts tokens of prompts."""
 
@@ -129,6 +133,7 @@ class LocalSlots:
     """The slots of a model in this process; between two computations the model is free."""
 
     server = None
+    n_nodes = None
 
     def __init__(self, model: LoadedModel, plan: RunPlan | None = None) -> None:
         """`plan` says how many slots there are, and how long each is; by default it is the model's own."""

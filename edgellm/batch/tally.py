@@ -16,6 +16,9 @@ class Tally:
     `accepted_tokens` of the `drafted_tokens` were right. `server` is the address of the server that answers, None if
     the model was loaded here, at the last.
 
+    `n_nodes` nodes of a cluster answer now, in `n_slots` slots together; None without a cluster. CPU time and memory
+    are theirs then, and the energy is unknown.
+
     `cpu_seconds` is the CPU time of this process, or of the server's worker, which may have others to answer; so is the
     memory. `energy_joules` is what the processors used, None if unknown. `notes` says what could not be compared with
     an earlier run.
@@ -40,6 +43,7 @@ class Tally:
     peak_resident_bytes: int = 0
     notes: tuple[str, ...] = ()
     server: str | None = None
+    n_nodes: int | None = None
 
     @property
     def cores_used(self) -> float:

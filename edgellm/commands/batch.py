@@ -13,11 +13,13 @@ from edgellm.answers import answer_cache as open_cache
 from edgellm.batch.lines import Shard
 from edgellm.batch.merge import merge as merge_parts
 from edgellm.batch.tally import Tally
-from edgellm.batches import BatchServer, answer_file
+from edgellm.batches import BatchCluster, BatchServer, answer_file
 from edgellm.cache.answer_cache import AnswerCache
 from edgellm.cache.decision import DEFAULT_ERROR
 from edgellm.errors import UsageError
 from edgellm.exit_codes import ExitCode
+from edgellm.nodes.address import check_address
+from edgellm.nodes.extra import require_ray
 from edgellm.progress import Report
 from edgellm.ui import options
 from edgellm.ui.batch_line import watch_batch
@@ -31,7 +33,7 @@ from edgellm.ui.render import render
 from edgellm.ui.server_model import AUTO, NEVER, is_url, remote_model, with_tools
 from edgellm.ui.tool_consent import batch_tools
 from edgellm.units import consumption, duration, rate, size
-from edgellm.workspace import Workspace
+from edgellm.workspace import Workspace, workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,13 @@ def batch(
     merge: Annotated[
         Path | None, typer.Option("--merge", metavar="OUT", help="Merge the outputs of all shards into this file.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="[ADDRESS]", help="Answer on the nodes of this Ray cluster, HOST:PORT or auto."),
+    ] = None,
+    ray_actors: Annotated[
+        int, typer.Option("--ray-actors", min=1, max=64, help="Processes that share a node of the cluster.")
+    ] = 1,
     answer_cache: options.AnswerCaching = False,
     cache_error: options.AnswerError = DEFAULT_ERROR,
     cache_sampled: options.AnswersSampled = False,
@@ -90,6 +99,7 @@ def batch(
     Examples: edgellm batch questions.jsonl -o answers.jsonl -m smollm2 --slots 8
               edgellm batch questions.jsonl -o answers.jsonl -m smollm2 --docs manuals
               edgellm batch questions.jsonl -o answers.jsonl -m smollm2 --tools calculator,clock
+              edgellm batch questions.jsonl -o answers.jsonl -m smollm2 --ray 10.0.0.1:6379
               edgellm batch questions.jsonl -o part2.jsonl -m smollm2 --shard 2/4
               edgellm batch --merge answers.jsonl part1.jsonl part2.jsonl part3.jsonl part4.jsonl
     """
@@ -103,7 +113,11 @@ def batch(
         raise UsageError("--docs and --raw do not go together", why="passages stand in a message")
     if lora and answer_cache:
         raise UsageError("--lora and --answer-cache do not go together", why="kept answers are the model's own")
-    here = building_workspace(offline=offline, quiet=shown.silent)
+    cluster = _cluster(ray, ray_actors, quiet=shown.silent)
+    if cluster and (unfit := _not_on_nodes(docs, tool, lora, server)):
+        raise UsageError(f"{unfit} and --ray do not go together", hint="--shard spreads such a batch over machines")
+    # On a cluster the nodes need an engine, and this machine does not.
+    here = workspace(offline=offline) if cluster else building_workspace(offline=offline, quiet=shown.silent)
     chosen = answer_options(sampling, length, form, here)
     require_documents(here, docs, chosen)
     toolsets = batch_tools(here, tool, docs=docs, raw=raw, quiet=shown.silent)
@@ -112,10 +126,27 @@ def batch(
             here, model, files[0], output, shard=Shard.parse(shard) if shard else Shard(),
             load=load_options(load, system, slots, lora=lora), options=chosen, raw=raw, retries=retry, docs=docs,
             toolsets=toolsets, cache=cache, cache_sampled=cache_sampled,
-            server=_server(here, model, with_tools(server, toolsets.names), raw=raw, quiet=shown.silent), report=report,
+            cluster=cluster, report=report,
+            server=None if cluster else _server(here, model, with_tools(server, toolsets.names), raw=raw,
+                                                quiet=shown.silent),
         )  # fmt: skip
         tally = watch_batch(((tally, "") for tally in tallies), report, quiet=shown.silent)
     return _end(shown, BatchResult(output, tally))
+
+
+def _cluster(address: str | None, n_actors: int, *, quiet: bool) -> BatchCluster | None:
+    """The cluster that answers, as `--ray` says it."""
+    if address is None:
+        return None
+    check_address(address)
+    require_ray()
+    return BatchCluster(address, n_actors, lambda text: None if quiet else note(text))
+
+
+def _not_on_nodes(docs: str | None, tool: ToolFlags, lora: list[str] | None, server: str) -> str:
+    """The first option that the nodes of a cluster cannot honour; empty if there is none."""
+    named = {"--docs": docs, "--tools": tool.tools, "--lora": lora, "--server": is_url(server)}
+    return next((flag for flag, value in named.items() if value), "")
 
 
 def _server(here: Workspace, model: str, server: str, *, raw: bool, quiet: bool) -> BatchServer | None:

@@ -128,10 +128,18 @@ class Child:
             EdgellmError: the error that the child reports.
             WaitInterrupted: the user wants to stop.
         """
-        message = parse(self.line(limit), self.name)
-        if "error" in message:
-            raise as_raised(message["error"])
-        return message
+        return _unless_error(parse(self.line(limit), self.name))
+
+    def poll(self, seconds: float) -> Message | None:
+        """As `receive`, if a line comes within so many seconds; None otherwise."""
+        end = time.monotonic() + seconds
+        while b"\n" not in self._output:
+            if self._is_at_end:
+                raise self._died()
+            left = end - time.monotonic()
+            if not self._read_ready(max(0.0, left)) and left <= 0:
+                return None
+        return self.receive()
 
     def line(self, limit: float = math.inf) -> bytes:
         """The next line of its output; raises as `receive` does."""
@@ -279,6 +287,12 @@ def open_answers() -> Callable[..., None]:
 def frame(message: Message) -> bytes:
     """A message as a line."""
     return json.dumps(message, allow_nan=False).encode() + b"\n"
+
+
+def _unless_error(message: Message) -> Message:
+    if "error" in message:
+        raise as_raised(message["error"])
+    return message
 
 
 def parse(line: bytes, name: str) -> Message:

@@ -37,8 +37,12 @@ def watch_batch(steps: Iterable[tuple[Tally, str]], report: Report, *, quiet: bo
 
 
 def _figures(tally: Tally, text: str) -> str:
-    parts = [text, rate(tally.rate), f"{tally.busy}/{tally.n_slots} slots"]
-    if tally.server is None:  # else it is not this process that computes
+    if tally.n_nodes is None:
+        places = f"{tally.busy}/{tally.n_slots} slots"
+    else:
+        places = f"{tally.n_nodes} node{'s' * (tally.n_nodes != 1)}, {tally.n_slots} slots"
+    parts = [text, rate(tally.rate), places]
+    if tally.server is None and tally.n_nodes is None:  # else it is not this process that computes
         parts.append(size(memory.resident()))
     if tally.seconds_left is not None:
         parts.append(f"{clock(tally.seconds_left)} left")

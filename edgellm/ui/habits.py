@@ -8,6 +8,7 @@ No verb is run that was not typed: an unknown one is only suggested.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 # Verbs of other tools, and ours that do the same.
@@ -35,6 +36,18 @@ def spelled(arguments: Sequence[str]) -> list[str]:
     if arguments and arguments[0] == "help":
         return [*arguments[1:], "--help"]
     return list(arguments)
+
+
+def value_given(arguments: Sequence[str], option: str, value: str, pattern: re.Pattern[str]) -> list[str]:
+    """The arguments with a value for an option that may stand alone: the next one if it looks so, else `value`."""
+    words = list(arguments)
+    for index, word in enumerate(words):
+        if word == "--":
+            break
+        following = words[index + 1] if index + 1 < len(words) else ""
+        if word == option and not pattern.fullmatch(following):
+            return [*words[: index + 1], value, *words[index + 1 :]]
+    return words
 
 
 def model_first(arguments: Sequence[str]) -> list[str]:

@@ -99,6 +99,20 @@ def test_messages_go_both_ways_and_bytes_may_follow() -> None:
             child.receive(limit=30)
 
 
+def test_a_child_can_be_asked_whether_it_has_said_something() -> None:
+    with python(ECHO) as child:
+        assert child.poll(0) is None
+        child.send({"text": "a"})
+        child.send({"error": describe(DoesNotFit("it needs more"))})
+        assert child.poll(30) == {"text": "a"}
+        with pytest.raises(DoesNotFit, match="needs more"):
+            child.poll(30)
+        assert child.poll(0.01) is None
+        os.kill(child.pid, 9)
+        with pytest.raises(ChildFailed, match="the child failed"):
+            child.poll(30)
+
+
 def test_a_program_that_ends_by_itself_is_read_whole() -> None:
     with python("print('a'); print('b')") as child:
         assert child.everything(limit=30) == b"a\nb\n"

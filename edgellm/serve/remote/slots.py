@@ -67,6 +67,7 @@ class RemoteSlots:
 
     pooled = False
     session = None
+    n_nodes = None
     # What came from disk is the server's to count.
     n_restored = 0
 
