@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 
 from edgellm.errors import UsageError
 
@@ -27,11 +28,14 @@ class Extra:
         """What installs them for the Python that runs us; edgellm itself may be a checkout."""
         return " ".join([sys.executable, "-m pip install", *(f"'{each}'" for each in self.packages.values())])
 
-    def require(self) -> None:
-        """Raise `UsageError` unless all packages can be imported."""
+    def require(self, *, load: bool = True) -> None:
+        """Raise `UsageError` unless all packages can be imported; without `load` they are only looked for."""
         for module in self.packages:
             try:
-                import_module(module)
+                if load:
+                    import_module(module)
+                elif find_spec(module) is None:
+                    raise ModuleNotFoundError(name=module)
             except ImportError as error:
                 why = f"the package {error.name} is missing; {self.size}"
                 raise UsageError(f"{self.purpose} needs {self.name}", why=why, hint=self.command) from error
@@ -49,3 +53,4 @@ BENCHMARKS = Extra(
     "lm-eval with all it needs takes 570 MB, without torch",
     "a published benchmark",
 )
+RAY = Extra("the extra edgellm[ray]", {"ray": "ray>=2.50"}, "Ray with what it needs takes 290 MB", "--ray")

@@ -18,8 +18,8 @@ from edgellm.cache.answer_cache import AnswerCache
 from edgellm.cache.decision import DEFAULT_ERROR
 from edgellm.errors import UsageError
 from edgellm.exit_codes import ExitCode
+from edgellm.extras import RAY
 from edgellm.nodes.address import check_address
-from edgellm.nodes.extra import require_ray
 from edgellm.progress import Report
 from edgellm.ui import options
 from edgellm.ui.batch_line import watch_batch
@@ -139,7 +139,7 @@ def _cluster(address: str | None, n_actors: int, *, quiet: bool) -> BatchCluster
     if address is None:
         return None
     check_address(address)
-    require_ray()
+    RAY.require(load=False)
     return BatchCluster(address, n_actors, lambda text: None if quiet else note(text))
 
 
