@@ -1,4 +1,4 @@
-"""The command line: the table of verbs, and how errors leave the program.
+"""The command line: the table of verbs, and how one is found and run.
 
     edgellm --help
 
@@ -9,7 +9,6 @@ shown, so that `edgellm --help` and completion stay fast.
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import os
 import re
@@ -28,9 +27,9 @@ from typer.models import CommandInfo
 
 from edgellm import exit_codes
 from edgellm.early import leave_on_interrupt
-from edgellm.errors import DiskFull, DoesNotFit, EdgellmError, FileAccessError, NotText, UsageError
+from edgellm.errors import EdgellmError, UsageError
 from edgellm.exit_codes import ExitCode
-from edgellm.settings import is_true
+from edgellm.failures import JSON_WANTED, failures, too_little
 from edgellm.ui import habits
 from edgellm.ui.streams import prepare_streams
 from edgellm.version import __version__
@@ -39,21 +38,13 @@ if TYPE_CHECKING:
     from edgellm.ui.defaults import OptionSetting
 
 COMMANDS = "edgellm.commands"
-# Under which name a verb notes that its errors shall be JSON.
-JSON_WANTED = "edgellm.json"
 # Verbs that must work when the config file is wrong.
 MENDERS = frozenset({"config", "doctor"})
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 # What `--ray` takes for its value, right or wrong; without one it stands for `auto`.
 RAY_ADDRESS = re.compile(r"auto|ray://\S*|[^\s/]*:[^\s/]*")
-# Errors of the file system that a user's choice of a path can cause.
-REFUSALS = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
-)
 # Python with numpy, the largest library that most verbs need, and room to work.
 LEAST_ADDRESS_SPACE = 180_000_000
-# The words when there is no address space left for a library, or for a thread's stack.
-NO_MEMORY = re.compile(r"failed to map segment|cannot allocate memory|can't start new thread", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +347,7 @@ class Root(TyperGroup):
         """Parse the command line; help and version print here."""
         args = habits.spelled(args)
         self._arguments = tuple(args)
-        with failures(self._arguments):
+        with failures(self._arguments, command_of):
             return super().make_context(info_name, args, parent, **extra)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -370,17 +361,11 @@ class Root(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a verb."""
-        with failures(self._arguments, ctx.meta):
+        with failures(self._arguments, command_of, ctx.meta):
             try:
                 return super().invoke(ctx)
             finally:  # also before an exit code of the verb's own: a closed pipe must be noticed here, not at exit
                 sys.stdout.flush()
-
-
-def json_asked(arguments: Sequence[str]) -> bool:
-    """Whether a command line, or the environment, asks for JSON, wherever `--json` stands; errors follow it."""
-    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return "--json" in options or is_true(os.environ.get("EDGELLM_JSON"))
 
 
 def command_of(arguments: Sequence[str]) -> str | None:
@@ -391,102 +376,6 @@ def command_of(arguments: Sequence[str]) -> str | None:
         member = verb.verbs.get(words[1]) if len(words) > 1 else None
         return f"{words[0]} {member.same_as or words[1]}" if member else words[0]
     return (verb.same_as or words[0]) if verb else None
-
-
-@contextlib.contextmanager
-def failures(arguments: Sequence[str], meta: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Turn whatever may go wrong outside of edgellm into a message and an exit code."""
-
-    def leave(error: EdgellmError) -> None:
-        _leave(error, arguments, as_json=json_asked(arguments) or bool((meta or {}).get(JSON_WANTED)))
-
-    try:
-        yield
-    except EdgellmError as error:
-        leave(error)
-    except typer.TyperException as error:  # the parser's: a wrong option, a missing argument
-        if _is_help(error) and not json_asked(arguments):
-            raise
-        leave(_usage(error, arguments))
-    except BrokenPipeError:
-        _flush_or_discard()
-        raise typer.Exit(ExitCode.CLOSED_PIPE) from None
-    except UnicodeEncodeError as error:
-        leave(_not_encodable(error))
-    except OSError as error:
-        known = _explain(error)
-        if known is None:
-            raise
-        _flush_or_discard()
-        leave(known)
-    except (MemoryError, ImportError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
-            raise
-        leave(_too_little())
-    except KeyboardInterrupt:
-        sys.stderr.write("\n")
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
-
-
-def _flush_or_discard() -> None:
-    """Empty stdout's buffer; what a closed stdout does not take must not fail once more at exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _explain(error: OSError) -> EdgellmError | None:
-    """An error of ours for what the file system refuses; None for anything else, which is a bug."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        place = f" while writing {error.filename}" if error.filename else ""
-        return DiskFull(f"the disk is full{place}", hint="free some space and try again; nothing is half-written")
-    if error.errno in REFUSALS and error.filename:
-        hint = "set EDGELLM_HOME to a directory that you can write to"
-        return FileAccessError(
-            f"cannot use {error.filename}", why=str(error.strerror), hint=hint, path=str(error.filename)
-        )
-    return None
-
-
-def _not_encodable(error: UnicodeEncodeError) -> NotText:
-    """A name or a word whose bytes this locale cannot read, or whose characters it cannot write."""
-    part = error.object[error.start : error.end]
-    why = f"{part!a} cannot be written in {error.encoding}"
-    hint = "the same in UTF-8" if error.encoding.startswith("utf") else "export LC_ALL=C.UTF-8"
-    return NotText("a name or a word is not text in this locale", why=why, hint=hint)
-
-
-def _too_little() -> DoesNotFit:
-    why = "a limit is set (ulimit -v, a container), or other programs hold the memory"
-    return DoesNotFit("there is too little memory for edgellm itself", why=why, hint="raise the limit")
-
-
-def _is_help(error: typer.TyperException) -> bool:
-    """Whether the parser's complaint is the help that a family shows without a verb."""
-    return error.format_message().startswith("Usage:")
-
-
-def _usage(error: typer.TyperException, arguments: Sequence[str]) -> UsageError:
-    """What the parser refuses, as an error of ours."""
-    message = "Missing command." if _is_help(error) else " ".join(error.format_message().split())
-    what, _, why = message.partition(". ")
-    hint = " ".join(["edgellm", *filter(None, [command_of(arguments)]), "--help"])
-    return UsageError(_lowered(what).rstrip("."), why=_lowered(why), hint=hint)
-
-
-def _lowered(sentence: str) -> str:
-    """A sentence as our errors have it."""
-    return sentence[:1].lower() + sentence[1:]
-
-
-def _leave(error: EdgellmError, arguments: Sequence[str], *, as_json: bool) -> None:
-    if is_true(os.environ.get("EDGELLM_DEBUG")):
-        raise error
-    from edgellm.ui.render import render_error
-
-    render_error(error, command=command_of(arguments), as_json=as_json)
-    raise typer.Exit(error.exit_code) from None
 
 
 app = typer.Typer(
@@ -527,7 +416,7 @@ def main() -> None:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
         # Without the console: its libraries would not find enough memory either.
-        error = _too_little()
+        error = too_little()
         sys.stderr.write(
             f"error: {error.what}\n  {limit / 1e6:.0f} MB of address space (ulimit -v), "
             f"{LEAST_ADDRESS_SPACE / 1e6:.0f} MB are needed\n  try: {error.hint}\n"

@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A layer may import from its own and from lower ones.
 LAYERS = {
-    "cli": 9, "__main__": 10,
+    "cli": 9, "failures": 8, "__main__": 10,
     "commands": 8,
     "ui": 7, "api": 6, "batches": 6, "library": 6, "mcp_server": 6, "answers": 6, "evaluations": 6, "benchmarks": 6,
     "mcp_http": 6, "toolset": 6, "nodes": 6,
@@ -31,7 +31,7 @@ LAYERS = {
 OWNERS = {
     "llama_cpp": {"engine/llama.py"},
     "rich": {"ui/"},
-    "typer": {"cli.py", "commands/", "ui/options.py"},
+    "typer": {"cli.py", "failures.py", "commands/", "ui/options.py"},
     "prompt_toolkit": {"ui/prompt.py"},
     "psutil": {"machine/"},
     "jinja2": {"run/chat_template.py"},

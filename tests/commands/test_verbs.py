@@ -149,7 +149,7 @@ def test_doctor_names_the_command_that_mends_each_failure(tmp_path: Path) -> Non
     result = edgellm("doctor", "--json", env={"PATH": str(tools)})
     report = data(result, code=1)
     failed = {check["name"]: check["fix"] for check in report["checks"] if not check["ok"]}
-    assert {"compiler", "make", "engine", "answer"} <= set(failed) and all(failed.values())
+    assert {"compiler", "engine", "answer"} <= set(failed) and all(failed.values())
     assert failed["engine"] == "edgellm engine build" and "install" in failed["compiler"]
 
 
