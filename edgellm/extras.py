@@ -37,7 +37,9 @@ class Extra:
                 elif find_spec(module) is None:
                     raise ModuleNotFoundError(name=module)
             except ImportError as error:
-                why = f"the package {error.name} is missing; {self.size}"
+                is_missing = isinstance(error, ModuleNotFoundError) and error.name
+                trouble = f"{error.name} is missing" if is_missing else f"{module} cannot be imported: {error}"
+                why = f"the package {trouble}; {self.size}"
                 raise UsageError(f"{self.purpose} needs {self.name}", why=why, hint=self.command) from error
 
 

@@ -54,7 +54,8 @@ def build(
     here = workspace(offline=offline)
     before = find(here.settings, here.stack)
     is_finished = not clean and find_finished(here.settings, here.stack, tools=tools) is not None
-    fetch = fetch_compiler or (not is_finished and _may_fetch_compiler(here.settings))
+    may_ask = not (is_finished or offline or output.silent)
+    fetch = fetch_compiler or (may_ask and _may_fetch_compiler(here.settings))
     with progress(quiet=output.silent) as report:
         engine = build_engine(here.settings, here.stack, tools=tools, clean=clean, fetch_compiler=fetch, report=report)
     render(output, engine, _print_engine)

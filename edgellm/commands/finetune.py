@@ -12,7 +12,7 @@ import typer
 
 from edgellm.engine.adapters import Adapter
 from edgellm.engine.quantize import Quantizer
-from edgellm.errors import UsageError
+from edgellm.errors import EdgellmError, UsageError
 from edgellm.evaluation.compare import Comparison, compare
 from edgellm.evaluation.suite import Suite, choose_suites
 from edgellm.evaluations import EvaluationOptions, ModelEvaluation
@@ -177,10 +177,16 @@ def finetune(
     registered = None
     if result.path is not None and not result.is_adapter:
         registered = register(result.path, here.store, name=name, base=recipe).name
-    comparison = _compare(here, source, result, asked, threads, quiet=output.silent) if asked else None
+    comparison, failed = None, None
+    try:
+        comparison = _compare(here, source, result, asked, threads, quiet=output.silent) if asked else None
+    except (EdgellmError, KeyboardInterrupt) as error:  # the model is made: that is shown first
+        failed = error
     found = render(
         output, FineTuneResult(job.plan, result, registered, comparison), lambda found: _print(found, model, output)
     )
+    if failed is not None:
+        raise failed
     if result.interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)
     return found

@@ -223,13 +223,22 @@ def serve(
     if upstreams:
         mine = {
             "MODEL": models, "--docs": documents, "--tools": tools, "--mcp": mcp, "--mcp-host": mcp_host,
-            "--lora": lora, "--answer-cache": answer_cache, "--ctx-size": load.ctx_size, "--chats": chats,
+            "--workers": workers, "--lora": lora, "--answer-cache": answer_cache, "--ctx-size": load.ctx_size, "--chats": chats,
         }  # fmt: skip
         refuse_with_upstreams([name for name, value in mine.items() if value])
         front = ServedModels(asked.url, [])
         shows = partial(render, output, front)
         report = _print_request if verbose else None
-        serve_front(asked, upstreams, upstream_key, front.models, shows, quiet=output.quiet, on_request=report)
+        serve_front(
+            asked,
+            upstreams,
+            upstream_key,
+            front.models,
+            shows,
+            quiet=output.quiet,
+            on_request=report,
+            listening=listening,
+        )
         return front
     if upstream_key:
         raise UsageError("--upstream-key belongs to --upstreams", hint="edgellm serve --upstreams URL,URL")

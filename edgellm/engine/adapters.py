@@ -113,7 +113,7 @@ def _check_pair(path: Path, base: Path, stem: str, pair: dict[str, tuple[int, ..
     if stem not in model.tensors:
         raise _of_another(path, base, f"the model has no tensor {stem}")
     down, up = (pair[suffix] for suffix in SUFFIXES)
-    columns, rows = model.tensors[stem].shape[:2]
+    columns, rows = (*model.tensors[stem].shape, 1)[:2]
     if stem == "token_embd.weight":  # the engine looks its rows up, so the matrices change their roles
         fits = up[1] == columns and down[1] == rows
     else:

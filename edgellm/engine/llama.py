@@ -128,15 +128,20 @@ class LlamaEngine:
         # What is packed for one machine is not what a part of it needs.
         kept = None if only_vocabulary or split else self._keep_packed(path)
         spread = _spread(split, self) if split else None
-        placed = spread.place(params) if spread else None
+        try:
+            placed = spread.place(params) if spread else None
+        except BaseException:
+            if spread:
+                spread.close()
+            raise
         pointer = self._c.llama_model_load_from_file(os.fsencode(path), params)
         del callback, placed  # kept alive until here
-        if spread and (failures or not pointer or spread.lost):
+        failures += [spread.lost] if spread and spread.lost else []
+        if failures and pointer:  # before the links end: it still speaks to the workers
+            self._c.llama_model_free(pointer)
+        if spread and (failures or not pointer):
             spread.close()
-            failures += [spread.lost] if spread.lost else []
         if failures:
-            if pointer:
-                self._c.llama_model_free(pointer)
             raise failures[0]
         if not pointer:
             why = self.last_error()

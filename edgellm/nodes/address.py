@@ -11,7 +11,7 @@ import socket
 from edgellm.errors import NetworkError, UsageError
 
 AUTO = "auto"
-# What `--ray` takes as its value; anything else is the next argument.
+# HOST:PORT of the head.
 ADDRESS = re.compile(r"(?P<host>[\w.-]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d{1,5})", re.ASCII)
 ANSWER_SECONDS = 5.0
 

@@ -11,7 +11,7 @@ A copy is installed like a pulled model: `edgellm list` shows it, and the next b
 from __future__ import annotations
 
 import contextlib
-import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -78,7 +78,7 @@ class ModelCopy:
     def __init__(self, here: Workspace, spec: ModelSpec) -> None:
         self._here, self._store, self._spec = here, here.store, spec
         self._files: dict[int, IO[bytes]] = {}
-        self._partial = [self._store.directory / f"{part.sha256}.{os.getpid()}.part" for part in spec.parts]
+        self._partial = [self._store.directory / f"{part.sha256}.{secrets.token_hex(6)}.part" for part in spec.parts]
 
     def __enter__(self) -> ModelCopy:
         require_space(self._store.directory, self._spec.size, purpose=f"a copy of {self._spec.name}")

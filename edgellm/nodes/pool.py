@@ -173,20 +173,25 @@ class NodePool:
             message = unpacked(outcome)
             if "error" in message:
                 raise as_raised(message["error"])
+            if isinstance(what, int):
+                self._answered(member, what, message)
+            else:
+                self._opened(member, what, message)
         except EdgellmError as error:
             self._refuse(member, error)
-            return
-        if isinstance(what, int):
-            self._answered(member, what, message)
-        else:
-            self._opened(member, what, message)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            why = repr(outcome)[:100]
+            self._refuse(member, EngineError("a node of the cluster gave no sensible answer", why=why))
 
     def _answered(self, member: _Member, key: int, message: Message) -> None:
+        result, cpu, peak = message["result"], float(message["cpu_seconds"]), int(message["peak_resident_bytes"])
+        if result["key"] != key:
+            raise ValueError("it answers another row")
         del member.jobs[key]
-        member.cpu_seconds, member.peak_resident_bytes = message["cpu_seconds"], message["peak_resident_bytes"]
+        member.cpu_seconds, member.peak_resident_bytes = cpu, peak
         self._useless[member.place] = 0
         self._losses.pop(key, None)
-        self._out.append({"result": message["result"]})
+        self._out.append({"result": result})
 
     def _opened(self, member: _Member, what: str, message: Message) -> None:
         """Go on with the next step until the model is open."""

@@ -76,8 +76,9 @@ class NodeWorker:
             raise UsageError(what, why="another version may answer differently", hint="install the same everywhere")
         here.engine()  # before a copy that would be of no use without an engine
         if self._copy is not None:
-            with self._copy as copy:
-                self._copy = None
+            copy, self._copy = self._copy, None
+            with ExitStack() as ending:
+                ending.push(copy)  # it was entered when the copy began
                 local: LocalModel | None = copy.finish()
         else:
             local = find(here, spec)
@@ -110,6 +111,9 @@ class NodeWorker:
                 raise UsageError("no copy is under way")
             self._copy.write(index, data)
         except (EdgellmError, OSError) as error:
+            if self._copy is not None:
+                copy, self._copy = self._copy, None
+                copy.__exit__(type(error), error, error.__traceback__)
             known = error if isinstance(error, EdgellmError) else EngineError("the copy failed", why=str(error))
             return packed({"error": describe(known)})
         return packed({})

@@ -113,13 +113,18 @@ def serve(
             )
             log.info("%s: %s", model.name, split)
             plan, links = found, await asyncio.to_thread(Links, split, crew.stamp)
-        kept = None if links else await asyncio.to_thread(packed.prepare, model.path)
-        log_file = settings.logs / f"{model.file_name}.log"
-        drafts = options.draft and model.kind in (ModelKind.CHAT, ModelKind.COMPLETION)
-        costs = draft_records.costs(model.path, plan.n_threads) if drafts else None
-        worker = await Worker.start(
-            engine.programs / PROGRAM, model, plan, log=log_file, packed=kept, slots=slots, costs=costs, links=links
-        )
+        try:
+            kept = None if links else await asyncio.to_thread(packed.prepare, model.path)
+            log_file = settings.logs / f"{model.file_name}.log"
+            drafts = options.draft and model.kind in (ModelKind.CHAT, ModelKind.COMPLETION)
+            costs = draft_records.costs(model.path, plan.n_threads) if drafts else None
+            worker = await Worker.start(
+                engine.programs / PROGRAM, model, plan, log=log_file, packed=kept, slots=slots, costs=costs, links=links
+            )
+        except BaseException:
+            if links is not None:
+                await asyncio.to_thread(links.close)
+            raise
         await asyncio.to_thread(record.add_worker, worker.pid)
         try:
             doubt = await self_test(worker, tests)

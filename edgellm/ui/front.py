@@ -5,6 +5,7 @@ serve_front(options, ["http://box1:11435,http://box2:11435"], None, names, show,
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -40,6 +41,7 @@ def serve_front(
     *,
     quiet: bool,
     on_request: Callable[[Handled], None] | None,
+    listening: socket.socket | None,
 ) -> None:
     """Serve for the upstreams that were typed, until SIGTERM or Ctrl-C.
 
@@ -61,7 +63,7 @@ def serve_front(
 
     settings = workspace(offline=True).settings
     options = replace(asked, documents=(), chats=False)
-    serve_upstreams(options, urls, key, settings, on_ready=ready, on_request=on_request)
+    serve_upstreams(options, urls, key, settings, on_ready=ready, on_request=on_request, listening=listening)
 
 
 def print_address(options: ServeOptions) -> None:

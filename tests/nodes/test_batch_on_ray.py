@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from edgellm.nodes import extra
+from edgellm import extras
 from edgellm.settings import Settings
 from tests.commands.cli import data, edgellm, error
 from tests.engine.tiny_models import write_bitnet
@@ -119,7 +119,7 @@ def test_every_row_once_in_order_while_nodes_and_the_driver_are_killed(
 
 
 def test_an_address_without_an_answer_is_one_error(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extra, "find_spec", lambda _: True)
+    monkeypatch.setattr(extras, "find_spec", lambda _: True)
     source = written(tmp_path / "in.jsonl", 3, 4)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -137,7 +137,7 @@ def test_an_address_without_an_answer_is_one_error(tmp_path: Path, tiny: Path, m
 def test_what_nodes_cannot_do_is_refused(
     tmp_path: Path, tiny: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extra, "find_spec", lambda _: True)
+    monkeypatch.setattr(extras, "find_spec", lambda _: True)
     source = written(tmp_path / "in.jsonl", 3, 4)
     words = command(source, tmp_path / "out.jsonl", tiny, *options, "--ray", "--json")
     result = here(*(word for word in words if word != "--raw"))
@@ -145,7 +145,7 @@ def test_what_nodes_cannot_do_is_refused(
 
 
 def test_an_embedding_model_is_refused(tmp_path: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extra, "find_spec", lambda _: True)
+    monkeypatch.setattr(extras, "find_spec", lambda _: True)
     source = written(tmp_path / "in.jsonl", 3, 4)
     result = here("batch", "--ray", str(source), "-o", str(tmp_path / "out.jsonl"), "-m", str(minilm), "--json")
     assert result.returncode == 2 and "--shard" in error(result)["try"]
@@ -154,7 +154,7 @@ def test_an_embedding_model_is_refused(tmp_path: Path, minilm: Path, monkeypatch
 def test_without_the_extra_the_error_says_what_to_install(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extra, "find_spec", lambda _: None)
+    monkeypatch.setattr(extras, "find_spec", lambda _: None)
     result = here(*command(tmp_path / "in.jsonl", tmp_path / "out.jsonl", tiny, "--ray", "--json"))
     assert result.returncode == 2
     found = error(result)

@@ -121,10 +121,17 @@ def test_a_cluster_without_free_nodes_is_waited_for_and_then_left() -> None:
     assert "no node with CPUs" in raised.value.why
 
 
-def test_a_node_that_talks_nonsense_is_left_out() -> None:
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"\x80\x04K\x01.", b"{}", b'{"error": 1}', b'{"result": 1, "cpu_seconds": 0, "peak_resident_bytes": 0}',
+        b'{"result": {"key": 99}, "cpu_seconds": 0, "peak_resident_bytes": 0}',
+    ],
+)  # fmt: skip
+def test_a_node_that_talks_nonsense_is_left_out(nonsense: bytes) -> None:
     class Mad(Scripted):
         def answer(self, message: bytes) -> bytes:
-            return b"\x80\x04K\x01."
+            return nonsense
 
     gate = threading.Event()
     gate.set()

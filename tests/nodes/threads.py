@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -52,7 +53,7 @@ class ThreadCluster:
         for actor in [actor for actor in self.actors if actor.node.id == name]:
             self.actors.remove(actor)
             for call in actor.calls:
-                if not call.done():
+                with contextlib.suppress(concurrent.futures.InvalidStateError):  # it has just answered
                     call.set_result(ActorLost(why))
 
     def start(self, node: ClusterNode, *, n_cpus: float, n_calls: int) -> Actor:
@@ -71,7 +72,7 @@ class ThreadCluster:
 
         def work() -> None:
             outcome = getattr(actor.worker, method)(*arguments)
-            if not call.done():
+            with contextlib.suppress(concurrent.futures.InvalidStateError):  # the node is gone
                 call.set_result(outcome)
 
         threading.Thread(target=work, daemon=True).start()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +26,10 @@ FACTS, COMPUTE, PULSE = "facts", "compute", "pulse"
 # How long a connection and an answer may take, in seconds.
 PATIENCE = 5.0
 # A worker that is in use waits a moment for its client to go before it refuses another.
-COMPUTE_PATIENCE = 9.0
+COMPUTE_PATIENCE = 13.0
 MOST_LINE = 4096
+# Bytes that a machine may say it has; a number beyond is no answer.
+MOST_MEMORY = 1 << 60
 START_COMMAND = "edgellm worker"
 Message = dict[str, Any]
 
@@ -112,9 +115,9 @@ def read_message(connection: socket.socket) -> Message:
     Raises:
         ValueError: it is no message. ConnectionError, OSError: the connection ended.
     """
-    line = bytearray()
+    line, end = bytearray(), time.monotonic() + (connection.gettimeout() or PATIENCE)
     while not line.endswith(b"\n"):
-        if len(line) > MOST_LINE or not (byte := connection.recv(1)):
+        if len(line) > MOST_LINE or time.monotonic() > end or not (byte := connection.recv(1)):
             raise ValueError("no line")
         line += byte
     try:
@@ -152,7 +155,7 @@ def _facts(address: Address, message: Message, stamp: str | None) -> WorkerFacts
     n_threads, available = message.get("n_threads"), message.get("available")
     if not all(isinstance(text, str) and len(text) < 100 for text in (version, theirs, session)):
         raise _stranger(address)
-    if not isinstance(n_threads, int) or not isinstance(available, int) or available < 0:
+    if not isinstance(n_threads, int) or not isinstance(available, int) or not 0 <= available <= MOST_MEMORY:
         raise _stranger(address)
     if stamp is not None and theirs != stamp:
         raise _other_version(address, str(theirs), stamp)

@@ -75,11 +75,16 @@ class Relay:
         self._remote, self.facts = greet(address, COMPUTE, stamp)
         try:
             self._hello = self._say_hello()
-            self._pulse, _ = greet(address, PULSE, stamp, self.facts.session)
+            self._listener = socket.create_server((LOOPBACK, 0))
         except BaseException:
             self._remote.close()
             raise
-        self._listener = socket.create_server((LOOPBACK, 0))
+        try:
+            self._pulse, _ = greet(address, PULSE, stamp, self.facts.session)
+        except BaseException:
+            self._listener.close()
+            self._remote.close()
+            raise
         self.endpoint = f"{LOOPBACK}:{self._listener.getsockname()[1]}"
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._serve, self._watch)]
         for thread in self._threads:

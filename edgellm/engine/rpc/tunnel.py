@@ -9,6 +9,7 @@ is killed (on Linux), and ends by itself when nothing comes from the other machi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -81,8 +82,10 @@ class Tunnel:
 
     def _failed(self, how: str = "cannot be opened") -> NetworkError:
         self._process.wait()
-        self._said.seek(0)
-        said = self._said.read()[-2000:].decode(errors="replace")
+        said = ""
+        with contextlib.suppress(ValueError):  # closed, because we end too
+            self._said.seek(0)
+            said = self._said.read()[-2000:].decode(errors="replace")
         why = " ".join(said.split())[-300:] or f"ssh ended with exit status {self._process.returncode}"
         hint = f"try it with: ssh {self.destination}"
         return NetworkError(f"the tunnel to {self.destination} {how}", why=why, hint=hint)

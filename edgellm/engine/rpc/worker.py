@@ -97,8 +97,8 @@ class WorkerServer:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        if self._session is not None:
-            self._session.end()
+        if (session := self._session) is not None:
+            session.end()
         # Its thread ends the process.
         if self._turn.acquire(timeout=TURN_SECONDS):
             self._turn.release()

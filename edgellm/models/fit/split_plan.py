@@ -101,20 +101,20 @@ class _Needs:
         if limits[0] < 0 and most <= 1:  # not even embedding and head
             return None
         low, high = 0.0, most
-        best = self._filled(limits, high, n_here)
+        best = self._filled(limits, high, n_here, ceiling=most)
         for _ in range(_STEPS if best else 0):
             middle = (low + high) / 2
-            if found := self._filled(limits, middle, n_here):
+            if found := self._filled(limits, middle, n_here, ceiling=most):
                 best, high = found, middle
             else:
                 low = middle
         return best
 
-    def _filled(self, limits: Sequence[int], degree: float, n_here: int | None) -> list[int] | None:
+    def _filled(self, limits: Sequence[int], degree: float, n_here: int | None, *, ceiling: float) -> list[int] | None:
         counts, number = [], 0
         for machine, limit in enumerate(limits):
             first, fixed = number, n_here is not None and machine == 0
-            left = limit * (1.0 if fixed else degree)
+            left = limit * (ceiling if fixed else degree)  # a ceiling above 1 is that of --force
             most = len(self.layers) if n_here is None or not fixed else n_here
             while number < len(self.layers) and number - first < most:
                 # Who is named gets one layer, if it has room for that.

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
+from edgellm.errors import UsageError
 from edgellm.serve.clients.environment import Target
 
 # What a server accepts at once by default: four slots, and a queue of 64.
@@ -67,9 +68,11 @@ backend servers
 
 def nginx(target: Target, urls: Sequence[str]) -> str:
     """nginx: streams without buffers, retries, and a server that failed left out for five seconds."""
+    if any(url.startswith("https:") for url in urls):
+        why = "nginx would not check the servers' certificates"
+        raise UsageError("nginx is set up for http:// servers only", why=why, hint="edgellm connect haproxy")
     servers = "\n".join(f"        server {_place(url)} max_fails=1 fail_timeout=5s;" for url in urls)
     host = "$host" if target.key else "localhost"
-    scheme = urlsplit(urls[0]).scheme
     return f"""
 # nginx.conf: nginx -p "$PWD" -c nginx.conf, then clients use http://127.0.0.1:{PORT}
 worker_processes 1;
@@ -98,7 +101,7 @@ http {{
         client_max_body_size 32m;
 
         location / {{
-            proxy_pass {scheme}://edgellm;
+            proxy_pass http://edgellm;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_set_header Host {host};

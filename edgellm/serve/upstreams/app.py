@@ -70,6 +70,8 @@ async def description(request: Request) -> Response:
 
 async def _note(service: FleetService, member: Member) -> None:
     try:
+        if not member.is_up:  # it may even be this front
+            raise Lost(member.problem)
         service.sums.note(member.url, (await member.link.get("/metrics")).decode("utf-8", "replace"))
     except Lost:
         service.sums.away(member.url)

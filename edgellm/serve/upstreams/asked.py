@@ -56,7 +56,8 @@ class RequestedModel:
 
 
 def _model(name: Any) -> str | None:
-    return name.removesuffix(LATEST) if isinstance(name, str) and 0 < len(name) <= MOST_NAME else None
+    """The name of a model, cut where no model has so long a one; None where nobody is named."""
+    return name.removesuffix(LATEST)[: MOST_NAME + 1] if isinstance(name, str) and name else None
 
 
 def _parts(data: Mapping[str, Any]) -> Iterator[tuple[bytes, bool]]:

@@ -67,7 +67,10 @@ async def forward(request: Request, fleet: Fleet, name: str | None = None) -> Re
     """The answer of an upstream; `name` is the model that the path names."""
     if fleet.front in request.headers.get("via", ""):
         raise Problem(LOOPS, "this request has been here before: the upstreams lead back to this server", code="loop")
-    body = await request.body()
+    if {".", ".."} & set(request.url.path.split("/")) or {".", ".."} & set(request.scope["path"].split("/")):
+        raise Problem(404, "there is nothing at a path with . or .. in it", code="not-found")
+    # The guards read bodies of requests that may have one; nobody waits for those of others.
+    body = b"" if request.method in ("GET", "HEAD") else await request.body()
     if len(body) > LARGE_BODY:
         asked = await asyncio.to_thread(RequestedModel.of, body, name)
     else:
@@ -105,7 +108,8 @@ class _Forwarding:
                         if await self._pass(reply, refusals):
                             member.answered_in(self._asked, time.monotonic() - begin, is_hit=is_hit)
                             return
-                member.refused += 1
+                member.refused += reply.status in (BUSY, UNAVAILABLE)
+                member.lost += reply.status in ELSEWHERE
             except Lost as error:
                 member.lost += 1
                 if error.is_refusal:

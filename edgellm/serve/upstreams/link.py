@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ from typing import Any
 
 import aiohttp
 from pydantic_core import from_json
+from yarl import URL
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 3.0
 ASK_SECONDS = 5.0
 MOST_ANSWER = 8 << 20
 # The headers of an answer that clients may see.
@@ -31,12 +33,13 @@ PASSED = ("retry-after", "cache-control", "x-accel-buffering", "x-edgellm-cache"
 class Lost(Exception):
     """An upstream that cannot be reached, went away, or sent what is no answer.
 
-    `is_refusal`: nothing listens there. `is_late`: it may only be slow.
+    `is_refusal`: there is no connection. `is_late`: it may only be slow. `is_closed`: its machine is there, but nothing
+    listens; a server that stops may still be writing its last answers.
     """
 
-    def __init__(self, why: str, *, is_refusal: bool = False, is_late: bool = False) -> None:
+    def __init__(self, why: str, *, is_refusal: bool = False, is_late: bool = False, is_closed: bool = False) -> None:
         super().__init__(why)
-        self.why, self.is_refusal, self.is_late = why, is_refusal, is_late
+        self.why, self.is_refusal, self.is_late, self.is_closed = why, is_refusal, is_late, is_closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,9 @@ class Link:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, force_close=True)
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+            )
         return self._session
 
     async def close(self) -> None:
@@ -97,7 +102,7 @@ class Link:
     async def json(self, path: str) -> Any:
         """The JSON of a short answer; raises as `get` does."""
         try:
-            return from_json(await self.get(path))
+            return from_json(await self.get(path), allow_inf_nan=False)
         except ValueError:
             raise Lost("it answers with something that is no JSON") from None
 
@@ -124,8 +129,9 @@ class Link:
         via = ", ".join(filter(None, (headers.get("Via"), self._headers["Via"])))
         sent = {**headers, **self._headers, "Via": via}
         with _failures():
+            url = URL(self.url + path, encoded=True)  # as it is: nothing in it is resolved here
             response = await self._until_gone(
-                self._open().request(method, self.url + path, data=body or None, headers=sent, allow_redirects=False)
+                self._open().request(method, url, data=body or None, headers=sent, allow_redirects=False)
             )
         self._replies.add(response)
         try:
@@ -190,6 +196,8 @@ def _failures() -> Any:
     except aiohttp.ClientConnectorError as error:
         number = getattr(error.os_error, "errno", None)
         why = os.strerror(number).lower() if isinstance(number, int) and number > 0 else str(error)
-        raise Lost(why[:200], is_refusal=True) from None
+        raise Lost(why[:200], is_refusal=True, is_closed=number == errno.ECONNREFUSED) from None
+    except aiohttp.ServerTimeoutError:
+        raise Lost(f"no connection within {CONNECT_SECONDS:.0f} s", is_refusal=True) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise Lost(" ".join(str(error).split())[:200] or type(error).__name__) from None

@@ -59,13 +59,13 @@ class Member:
         return not self.problem
 
     async def look(self) -> None:
-        """Ask for its status. One that does not answer for a while loses what is under way there."""
+        """Ask for its status. One that is silent for a while loses what is under way there."""
         before = dict(self.in_flight)
         try:
             self._note(Snapshot.read(await self.link.json("/status.json")), before)
         except Lost as error:
             self.failed(error)
-            if self.n_failures >= MOST_FAILURES:
+            if self.n_failures >= MOST_FAILURES and not error.is_closed:
                 self.link.abandon()
         except EdgellmError as error:
             self.problem = error.what

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from edgellm.serve.http import listener
@@ -32,8 +33,10 @@ def serve_upstreams(
     *,
     on_ready: Callable[[FleetService], None],
     on_request: Callable[[Handled], None] | None = None,
+    listening: socket.socket | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. `key` is sent to every upstream; `settings` tell where the log and the record go.
+    `listening` is a socket to use instead of binding one.
 
     Raises:
         UsageError: the address cannot be listened on.
@@ -59,8 +62,8 @@ def serve_upstreams(
             record.remove()
             log.info("stopped")
 
-    socket = listener.bind(options)
+    bound = listening or listener.bind(options)
     app = fleet_application(service, living(), on_request)
     secrets = {*options.api_keys, *([key] if key else [])}
     with logging_to(settings.logs / "serve.log", secrets=secrets):
-        listener.run(app, options, socket, openai.API, on_ready=ready, on_stop=lambda: None)
+        listener.run(app, options, bound, openai.API, on_ready=ready, on_stop=lambda: None)

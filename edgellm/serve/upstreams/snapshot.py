@@ -78,8 +78,8 @@ def _value(value: Any, annotation: str) -> Any:
         return value if isinstance(value, str) and len(value) <= MOST_TEXT else ""
     if kind == "bool":
         return value is True
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number:
+    is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    if not is_number or isinstance(value, bool):
         return None if rest else 0
     bounded = min(max(value, 0), LARGEST)
     return int(bounded) if kind == "int" else float(bounded)

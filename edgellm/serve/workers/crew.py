@@ -3,7 +3,7 @@
 crew = Crew(addresses, stamp)
 crew.look()                                   # asks them all; those that do not answer are left out
 plan, split = crew.plan(outline, room, how)
-links = Links(split, stamp, on_loss=...)      # for one llama-server
+links = Links(split, stamp)                   # for one llama-server
 links.arguments                               # what llama-server is given
 """
 

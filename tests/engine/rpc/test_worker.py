@@ -70,6 +70,8 @@ def stranger(answer: bytes) -> Iterator[Address]:
         b'{"edgellm-worker": 1}\n', b'{"edgellm-worker": 2, "version": "1"}\n',
         json.dumps({"edgellm-worker": 1, "version": "1", "stamp": "s", "n_threads": "many", "available": 1,
                     "session": ""}).encode() + b"\n",
+        json.dumps({"edgellm-worker": 1, "version": "1", "stamp": "s", "n_threads": 1, "available": 10**400,
+                    "session": ""}).encode() + b"\n",
     ],
 )  # fmt: skip
 def test_what_is_no_worker_is_called_so(answer: bytes) -> None:

@@ -83,6 +83,12 @@ def test_paths_and_queries_are_passed_on(pair: Pair) -> None:
         upstream.status = status()
 
 
+@pytest.mark.parametrize("dots", ["../../chats/1", "%2e%2e/%2e%2e/chats/1", f"{'a' * 300}/../../../chats/1", "./x"])
+def test_a_path_leads_nowhere_else(pair: Pair, dots: str) -> None:
+    assert get(pair, f"/v1/models/{dots}").status == 404
+    assert not [each for upstream in pair[1:] for each in upstream.asked("/chats/1")]
+
+
 def test_a_stream_comes_as_it_is(pair: Pair) -> None:
     pieces = [b'data: {"a"', b": 1}\n", b"\ndata: {}\n\n: ping\n\n", b"data: [DONE]\n\n"]
 
@@ -331,6 +337,7 @@ def test_fronts_that_lead_to_each_other_are_found_out(starts_front: Callable[...
         other = starts_front([urls[0]], port=ports[1])
         until(lambda: "it leads back to this front" in _problems(one) | _problems(other))
         assert one.post(CHAT, BODY).json() == {"right": True}
+        assert one.get("/metrics").status == 200
         statuses = {one.post(CHAT, BODY, headers={"Via": f"1.1 {each}"}).status for each in _fronts(one)}
         assert 508 in statuses <= {200, 508}
 

@@ -24,7 +24,7 @@ def test_names_with_documents_are_found() -> None:
 
 def test_values_of_wrong_types_and_sizes_become_harmless() -> None:
     wrong = {
-        **MODEL, "n_slots": "many", "n_ctx": 10**40, "in_flight": -5, "prefill_rate": float("nan"), "pid": [1],
+        **MODEL, "n_slots": "many", "n_ctx": 10**400, "in_flight": -5, "prefill_rate": float("nan"), "pid": [1],
         "quant": "x" * 10_000, "answers_plainly": "yes", "decode_rate": float("inf"), "n_threads": True,
     }  # fmt: skip
     snapshot = Snapshot.read(status(models=[wrong, None, 7, {"name": 3}, {"name": "y" * 999}], started="then", pid=-1))
