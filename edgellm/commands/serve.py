@@ -223,7 +223,8 @@ def serve(
     if upstreams:
         mine = {
             "MODEL": models, "--docs": documents, "--tools": tools, "--mcp": mcp, "--mcp-host": mcp_host,
-            "--workers": workers, "--lora": lora, "--answer-cache": answer_cache, "--ctx-size": load.ctx_size, "--chats": chats,
+            "--workers": workers, "--lora": lora, "--answer-cache": answer_cache, "--ctx-size": load.ctx_size,
+            "--chats": chats,
         }  # fmt: skip
         refuse_with_upstreams([name for name, value in mine.items() if value])
         front = ServedModels(asked.url, [])
