@@ -159,7 +159,8 @@ def test_all_parts_of_a_split_model(server: HubServer, settings: Settings) -> No
     files = {name: TINY + name.encode() for name in names}
     server.add("user/split", files)
     model = data(edgellm("pull", "user/split", "--json"))
-    assert list(model) == ["name", "path", "size", "sha256", "source", "installed", "parts", "files", "is_whole"]
+    keys = ["name", "path", "size", "sha256", "source", "installed", "parts", "base", "files", "is_whole"]
+    assert list(model) == keys
     paths = [Path(part["path"]) for part in model["files"]]
     assert [path.name for path in paths] == [Path(name).name for name in names]
     assert len({path.parent for path in paths}) == 1

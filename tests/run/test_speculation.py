@@ -205,9 +205,11 @@ def test_an_answer_that_is_left_keeps_no_drafts(smol: LlamaModel, context: Conte
         context.keep(0)
         events = generate(smol, context, prompt, greedy, limits, (), speculation(smol))
         texts: list[int] = []
-        while len(texts) < n_events:
-            if isinstance(event := next(events), Text):
+        for event in events:  # how long the answer is depends on the CPU
+            if isinstance(event, Text):
                 texts.append(event.token)
+            if len(texts) == n_events:
+                break
         events.close()  # type: ignore[attr-defined]
         n_prompt = len(prompt)
         assert list(context.tokens[:n_prompt]) == prompt
@@ -258,7 +260,12 @@ def test_costs_decide_whether_anything_is_drafted(smol: LlamaModel, context: Con
     ask = Ask(QUESTIONS[0], Sampling(temperature=0), Limits(max_tokens=60))
     events = events_of(smol, context, ask, speculation(smol, costs=never))
     assert not any(isinstance(event, Drafted) and event.drafted for event in events)
-    drafts = speculation(smol, costs=DraftCosts(VNNI))
-    counts = [event for event in events_of(smol, context, ask, drafts) if isinstance(event, Drafted)]
-    assert counts[-1].accepted > 10 and drafts.costs.n_observed > 0
-    assert all(later.drafted >= earlier.drafted for earlier, later in pairwise(counts))
+    n_accepted = n_observed = 0
+    for question in QUESTIONS[:5]:  # which of them repeats something depends on the CPU
+        drafts = speculation(smol, costs=DraftCosts(VNNI))
+        found = events_of(smol, context, replace(ask, question=question), drafts)
+        counts = [event for event in found if isinstance(event, Drafted)]
+        assert all(later.drafted >= earlier.drafted for earlier, later in pairwise(counts))
+        n_accepted += counts[-1].accepted if counts else 0
+        n_observed += drafts.costs.n_observed
+    assert n_accepted > 10 and n_observed > 0

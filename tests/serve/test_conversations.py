@@ -14,8 +14,8 @@ from edgellm.models.local.prompt_files import PromptFiles
 from edgellm.serve.workers import conversations
 from tests.serve.server import Server, free_port
 
-TEXT = " ".join(f"River {n} is {17 * n % 900} km long and flows by the town of Number{n}." for n in range(24))
-SECRET = " ".join(f"Nobody must know that vault {n} opens with the number {31 * n % 1000}." for n in range(24))
+TEXT = " ".join(f"River {n} is {17 * n % 900} km long and flows by the town of Number{n}." for n in range(56))
+SECRET = " ".join(f"Nobody must know that vault {n} opens with the number {31 * n % 1000}." for n in range(56))
 Starts = Callable[..., Server]
 
 
@@ -33,7 +33,7 @@ def start(home: dict[str, str]) -> Starts:
     """Starts a server on a port."""
 
     def start(port: int, *arguments: str) -> Server:
-        options = ("smollm2", "--slots", "2", "--ctx-size", "1024", "--threads", "1")
+        options = ("smollm2", "--slots", "2", "--ctx-size", "1536", "--threads", "1")
         return Server.start(*options, *arguments, env=home, port=port)
 
     return start

@@ -510,7 +510,7 @@ def test_one_that_dies_again_and_again_gets_longer_pauses_and_is_given_up(
 
     with caplog.at_level(logging.ERROR, "edgellm.serve"):
         within(work())
-    assert "the worker of a ended with status -9; it is started again" in caplog.text
+    assert "the worker of a ended with status -9; a is started again" in caplog.text
 
 
 def test_one_that_takes_no_step_is_killed_and_started_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
