@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -287,13 +288,18 @@ def test_an_answer_goes_on_under_attack(hostile: Server) -> None:
 
 def test_a_worker_that_dies_ends_a_message_with_an_error(hostile: Server) -> None:
     body = {"model": "smollm2", "max_tokens": 900, "messages": [{"role": "user", "content": "Tell a long story."}]}
-    killer = threading.Timer(1.5, lambda: [psutil.Process(pid).kill() for pid in hostile.workers()])
-    killer.start()
+    assert hostile.post("/v1/messages", {**body, "max_tokens": 1}, headers=authorized()).status == 200
     more = {"stream": True, "ignore_eos": True, "loop_guard": False}
-    reply = hostile.post("/v1/messages", {**body, **more}, headers=authorized())
-    killer.join()
-    assert b"event: error\n" in reply.body
-    assert reply.events()[-1]["type"] == "error" and reply.events()[-1]["error"]["type"] == "overloaded_error"
+    headers = {"Content-Type": "application/json", **authorized()}
+    asked = urllib.request.Request(f"{hostile.url}/v1/messages", json.dumps({**body, **more}).encode(), headers)
+    with urllib.request.urlopen(asked, timeout=60) as reply:
+        assert any(b"content_block_delta" in line for line in reply)
+        for pid in hostile.workers():
+            psutil.Process(pid).kill()
+        rest = reply.read()
+    assert b"event: error\n" in rest
+    last = json.loads(rest.decode().strip().rpartition("data: ")[2])
+    assert last["type"] == "error" and last["error"]["type"] == "overloaded_error"
 
 
 LETTERS = " ".join(f'"{letter}"?' for letter in "abcdefghijklmnopqrstuvwxyz" * 12)

@@ -4,6 +4,7 @@ import codecs
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -106,8 +107,8 @@ def test_ctrl_c_while_it_starts(verb: tuple[str, ...]) -> None:
             time.sleep(0.15)
             process.send_signal(2)
             said = process.communicate(timeout=60)[1]
-        # 0 where it was done before the signal came.
-        assert process.returncode in (ExitCode.INTERRUPTED, 0), said
+        # Where it was done before the signal came: 0, or by the signal where the interpreter was leaving already.
+        assert process.returncode in (ExitCode.INTERRUPTED, 0, -signal.SIGINT), said
         assert "Traceback" not in said and "Exception" not in said
 
 
