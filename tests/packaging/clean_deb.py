@@ -12,7 +12,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from tests.packaging.clean_system import MIRROR, QUESTION, Tree
+from tests.packaging.clean_system import QUESTION, Tree
 
 # Manual pages and other documents are left out in containers; man-db finds them all the same.
 TOOLS = "systemd man-db passwd util-linux procps"
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("deb", type=Path)
     parser.add_argument("--suite", default="bookworm")
     parser.add_argument("--tree", type=Path, required=True)
-    parser.add_argument("--mirror", default=MIRROR)
+    parser.add_argument("--mirror", help="default: debootstrap's own")
     asked = parser.parse_args()
     run = Tree.made(asked.tree, asked.suite, asked.mirror, asked.deb.stem.rpartition("_")[2])
     shutil.copy(asked.deb, asked.tree / "tmp")

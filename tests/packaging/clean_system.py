@@ -16,7 +16,6 @@ import sys
 import time
 from pathlib import Path
 
-MIRROR = "http://deb.debian.org/debian"
 # What Debian calls an architecture.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 PACKAGES = "python3,python3-pip,python3-venv,ca-certificates"
@@ -52,7 +51,7 @@ def main() -> int:
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--suite", default="bookworm")
     parser.add_argument("--tree", type=Path, required=True)
-    parser.add_argument("--mirror", default=MIRROR)
+    parser.add_argument("--mirror", help="default: debootstrap's own")
     asked = parser.parse_args()
     machine = next((name for name in ARCHITECTURES if name in asked.wheel.name), os.uname().machine)
     run = Tree.made(asked.tree, asked.suite, asked.mirror, ARCHITECTURES[machine])
@@ -79,11 +78,11 @@ class Tree:
         self.root = root
 
     @classmethod
-    def made(cls, root: Path, suite: str, mirror: str, architecture: str) -> Tree:
+    def made(cls, root: Path, suite: str, mirror: str | None, architecture: str) -> Tree:
         """Make the tree unless it is there, with this machine's name servers and certificates."""
         if not (root / "usr/bin/python3").exists():
             command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", f"--arch={architecture}"]
-            subprocess.run([*command, suite, root, mirror], check=True)
+            subprocess.run([*command, suite, root, *([mirror] if mirror else [])], check=True)
         for name in ("resolv.conf", "ssl/certs/ca-certificates.crt"):
             shutil.copy(Path("/etc", name), root / "etc" / name)
         return cls(root)
