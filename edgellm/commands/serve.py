@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -215,32 +216,19 @@ def serve(
         answer_cache_sampled=answer_cache_sampled,
         max_queue=queue,
     )
-    if workers is not None or layers_here is not None:
-        asked = _on_workers(asked, workers, layers_here, models or [], lora)
     if not asked.is_local and not asked.api_keys and not no_auth:
         why = "anybody who reaches the port could use it, and so could any web page"
         raise UsageError(f"--host {host} needs a key", why=why, hint="--api-key KEY, or --no-auth if that is meant")
     if upstreams:
         mine = {
             "MODEL": models, "--docs": documents, "--tools": tools, "--mcp": mcp, "--mcp-host": mcp_host,
-            "--workers": workers, "--lora": lora, "--answer-cache": answer_cache, "--ctx-size": load.ctx_size,
-            "--chats": chats,
+            "--workers": workers, "--layers-here": layers_here, "--lora": lora, "--answer-cache": answer_cache,
+            "--ctx-size": load.ctx_size, "--chats": chats,
         }  # fmt: skip
         refuse_with_upstreams([name for name, value in mine.items() if value])
-        front = ServedModels(asked.url, [])
-        shows = partial(render, output, front)
-        report = _print_request if verbose else None
-        serve_front(
-            asked,
-            upstreams,
-            upstream_key,
-            front.models,
-            shows,
-            quiet=output.quiet,
-            on_request=report,
-            listening=listening,
-        )
-        return front
+        return _serve_front(asked, upstreams, upstream_key, output, listening, verbose=verbose)
+    if workers is not None or layers_here is not None:
+        asked = _on_workers(asked, workers, layers_here, models or [], lora)
     if upstream_key:
         raise UsageError("--upstream-key belongs to --upstreams", hint="edgellm serve --upstreams URL,URL")
     if no_documents and documents:
@@ -341,6 +329,24 @@ def _offered_if_here(here: Workspace, names: list[str], *, quiet: bool) -> list[
         except EdgellmError as error:
             note(f"{name}: {error.what}; documents are found without it: edgellm pull {name}")
     return found
+
+
+def _serve_front(
+    asked: ServeOptions,
+    urls: list[str],
+    key: str | None,
+    output: QuietOutput,
+    listening: socket.socket | None,
+    *,
+    verbose: bool,
+) -> ServedModels:
+    """Serve for upstreams until the server stops; the result is printed when it is ready."""
+    front = ServedModels(asked.url, [])
+    shows, report = partial(render, output, front), _print_request if verbose else None
+    serve_front(
+        asked, urls, key, front.models, shows, quiet=output.quiet, on_request=report, listening=listening
+    )  # fmt: skip
+    return front
 
 
 def _on_workers(

@@ -130,7 +130,10 @@ class Child:
             EdgellmError: the error that the child reports.
             WaitInterrupted: the user wants to stop.
         """
-        return _unless_error(parse(self.line(limit), self.name))
+        message = parse(self.line(limit), self.name)
+        if "error" in message:
+            raise as_raised(message["error"])
+        return message
 
     def poll(self, seconds: float) -> Message | None:
         """As `receive`, if a line comes within so many seconds; None otherwise."""
@@ -226,7 +229,7 @@ class Child:
                 self._pause = min(2 * self._pause, TICK_SECONDS)
                 self._hooks.tick()
                 self._sample_memory()
-            self._read_ready(min(self._pause, TICK_SECONDS))
+            self._read_ready(self._pause)
 
     def _read_ready(self, seconds: float) -> bool:
         """Read what is there, or comes within that time; False if nothing did."""
@@ -290,12 +293,6 @@ def open_answers() -> Callable[..., None]:
 def frame(message: Message) -> bytes:
     """A message as a line."""
     return json.dumps(message, allow_nan=False).encode() + b"\n"
-
-
-def _unless_error(message: Message) -> Message:
-    if "error" in message:
-        raise as_raised(message["error"])
-    return message
 
 
 def parse(line: bytes, name: str) -> Message:
